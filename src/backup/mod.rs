@@ -1,0 +1,3 @@
+//! What a backup is: manifests, archives, packages, and their verification.
+
+pub mod manifest;

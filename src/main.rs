@@ -1,0 +1,3 @@
+//! The `kytx` program.
+
+fn main() {}

@@ -1,0 +1,159 @@
+//! What the journal holds.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Step, StepId};
+use crate::digest::Digest;
+use crate::raw_path::RawPath;
+
+/// A record's place in its journal, counted from 1, without gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Lsn(pub u64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A transaction's name: 16 hexadecimal digits, made from time and process when it begins.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TxnId(pub String);
+
+impl fmt::Display for TxnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a transaction is about; the first record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The transaction's name.
+    pub txn: TxnId,
+    /// The version of kytx that made the plan.
+    pub kytx: String,
+    /// When it began, in seconds since 1970-01-01 UTC.
+    pub began_unix_s: u64,
+    /// The home, its real path.
+    pub home: RawPath,
+    /// The version of the product before.
+    pub old_version: String,
+    /// The version of the product after.
+    pub new_version: String,
+    /// The package.
+    pub package: RawPath,
+    /// Who began it.
+    pub user: String,
+    /// On which host.
+    pub host: String,
+}
+
+/// Which way a step goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// It is applied.
+    Forward,
+    /// It is undone.
+    Backward,
+}
+
+/// Why a transaction turned round.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AbortReason {
+    /// The operator asked for it.
+    Operator,
+    /// A step failed under `--on-failure abort`.
+    Failure {
+        /// The step.
+        step: StepId,
+    },
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The new release stays.
+    Committed,
+    /// The old release is back, or was never left.
+    Aborted,
+}
+
+/// One record of the journal. Variants are only ever added at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Record {
+    /// A transaction begins.
+    Begin(Header),
+    /// One step of its plan, in order.
+    Planned(Step),
+    /// The plan is complete. Nothing outside the state directory was touched before this (I1).
+    Sealed {
+        /// How many steps.
+        steps: u16,
+        /// What they are.
+        plan: Digest,
+    },
+    /// A step is about to run (I2).
+    Intent {
+        /// The step.
+        step: StepId,
+        /// Which way.
+        direction: Direction,
+        /// What it works from.
+        inputs: Digest,
+    },
+    /// A step has run.
+    Done {
+        /// The step.
+        step: StepId,
+        /// Which way.
+        direction: Direction,
+        /// What it made.
+        outputs: Digest,
+    },
+    /// A step's result was there already: not ours, never undone.
+    Found {
+        /// The step.
+        step: StepId,
+    },
+    /// The transaction turns round.
+    Abort {
+        /// Why.
+        reason: AbortReason,
+    },
+    /// The point of no return.
+    Commit {
+        /// Cleanup steps that the operator wants left out.
+        keep: Vec<StepId>,
+    },
+    /// The transaction is over.
+    End {
+        /// How.
+        outcome: Outcome,
+    },
+}
+
+impl Record {
+    /// The record's type in one word.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Begin(_) => "begin",
+            Self::Planned(_) => "planned",
+            Self::Sealed { .. } => "sealed",
+            Self::Intent { .. } => "intent",
+            Self::Done { .. } => "done",
+            Self::Found { .. } => "found",
+            Self::Abort { .. } => "abort",
+            Self::Commit { .. } => "commit",
+            Self::End { .. } => "end",
+        }
+    }
+}

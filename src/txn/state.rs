@@ -1,0 +1,309 @@
+//! A transaction as the fold of its records.
+
+use super::{AbortReason, Direction, Header, Outcome, Record, Stage, Step, StepId, plan_digest};
+use crate::digest::Digest;
+
+/// Where a transaction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The plan is being written; nothing has been touched.
+    Planning,
+    /// The apply steps are running.
+    Applying,
+    /// Every apply step is done; the operator must commit or abort.
+    Applied,
+    /// The steps are being undone. There is no way forward.
+    Aborting,
+    /// The cleanup steps are running. There is no way back.
+    Committing,
+    /// Over.
+    Ended(Outcome),
+}
+
+/// Where a step stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepState {
+    /// Not reached.
+    Pending,
+    /// The intent is durable; the act may have happened, in part or in full.
+    Intended {
+        /// What the step works from.
+        inputs: Digest,
+    },
+    /// Applied.
+    Done {
+        /// What the step worked from.
+        inputs: Digest,
+        /// What it made.
+        outputs: Digest,
+    },
+    /// It was so already.
+    Found,
+    /// The intent to undo is durable.
+    Undoing {
+        /// What the step had worked from.
+        inputs: Digest,
+    },
+    /// Undone.
+    Undone,
+}
+
+/// The one thing to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Append this record.
+    Append(Record),
+    /// Look at the machine; append the intent, or `Found` if it is so already.
+    Intend {
+        /// The step.
+        step: StepId,
+        /// Which way.
+        direction: Direction,
+    },
+    /// The intent is durable: look, act as [`super::judge`] says, append `Done`.
+    Drive {
+        /// The step.
+        step: StepId,
+        /// Which way.
+        direction: Direction,
+    },
+    /// Every step is applied: the operator must commit or abort.
+    Await,
+    /// Nothing is left.
+    Finish(Outcome),
+}
+
+/// A record that may not follow the ones before it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a record `{record}` may not follow here: {reason}")]
+pub struct IllegalRecord {
+    /// The type of the record.
+    pub record: &'static str,
+    /// Which rule it breaks.
+    pub reason: &'static str,
+}
+
+/// A transaction: the fold of its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Txn {
+    header: Header,
+    steps: Vec<Step>,
+    states: Vec<StepState>,
+    phase: Phase,
+    keep: Vec<StepId>,
+    abort_reason: Option<AbortReason>,
+}
+
+impl Txn {
+    /// Folds a whole journal. `None` if it holds no record.
+    pub fn replay<'a>(records: impl IntoIterator<Item = &'a Record>) -> Result<Option<Self>, IllegalRecord> {
+        let mut records = records.into_iter();
+        let Some(first) = records.next() else { return Ok(None) };
+        let mut txn = Self::begin(first)?;
+        for record in records {
+            txn.admit(record)?;
+        }
+        Ok(Some(txn))
+    }
+
+    /// Starts a transaction from its first record.
+    pub fn begin(first: &Record) -> Result<Self, IllegalRecord> {
+        let Record::Begin(header) = first else {
+            return Err(IllegalRecord { record: first.kind(), reason: "a journal begins with `begin`" });
+        };
+        Ok(Self {
+            header: header.clone(),
+            steps: Vec::new(),
+            states: Vec::new(),
+            phase: Phase::Planning,
+            keep: Vec::new(),
+            abort_reason: None,
+        })
+    }
+
+    /// Folds one more record in, or refuses it and changes nothing. The same function live and in replay.
+    pub fn admit(&mut self, record: &Record) -> Result<(), IllegalRecord> {
+        let refuse = |reason| Err(IllegalRecord { record: record.kind(), reason });
+        match record {
+            Record::Begin(_) => return refuse("the transaction has begun already"),
+            Record::Planned(step) => {
+                if self.phase != Phase::Planning {
+                    return refuse("the plan is sealed");
+                }
+                if self.steps.len() >= usize::from(u16::MAX) {
+                    return refuse("too many steps");
+                }
+                if self.steps.iter().any(|planned| planned.name == step.name) {
+                    return refuse("two steps of one name");
+                }
+                if step.stage == Stage::Apply
+                    && self.steps.iter().any(|planned| planned.stage == Stage::Cleanup)
+                {
+                    return refuse("an apply step after a cleanup step");
+                }
+                self.steps.push(step.clone());
+                self.states.push(StepState::Pending);
+            }
+            Record::Sealed { steps, plan } => {
+                if self.phase != Phase::Planning {
+                    return refuse("the plan is sealed already");
+                }
+                if usize::from(*steps) != self.steps.len() || *plan != plan_digest(&self.steps) {
+                    return refuse("it names another plan");
+                }
+                self.phase = Phase::Applying;
+            }
+            Record::Intent { step, direction, inputs } => {
+                if self.next() != (Action::Intend { step: *step, direction: *direction }) {
+                    return refuse("it is not this step's turn");
+                }
+                self.states[step.index()] = match (direction, self.states[step.index()]) {
+                    (Direction::Forward, _) => StepState::Intended { inputs: *inputs },
+                    (
+                        Direction::Backward,
+                        StepState::Intended { inputs } | StepState::Done { inputs, .. },
+                    ) => StepState::Undoing { inputs },
+                    (Direction::Backward, _) => return refuse("the step was never applied"),
+                };
+            }
+            Record::Found { step } => {
+                if self.next() != (Action::Intend { step: *step, direction: Direction::Forward }) {
+                    return refuse("it is not this step's turn");
+                }
+                self.states[step.index()] = StepState::Found;
+            }
+            Record::Done { step, direction, outputs } => {
+                if self.next() != (Action::Drive { step: *step, direction: *direction }) {
+                    return refuse("no such step was under way");
+                }
+                self.states[step.index()] = match (direction, self.states[step.index()]) {
+                    (Direction::Forward, StepState::Intended { inputs }) => {
+                        StepState::Done { inputs, outputs: *outputs }
+                    }
+                    _ => StepState::Undone,
+                };
+            }
+            Record::Abort { reason } => {
+                // I5: past the commit record nothing is undone.
+                if !matches!(self.phase, Phase::Applying | Phase::Applied) {
+                    return refuse("there is nothing to abort, or it is too late");
+                }
+                self.abort_reason = Some(reason.clone());
+                self.phase = Phase::Aborting;
+            }
+            Record::Commit { keep } => {
+                // I5: past the abort record nothing is applied.
+                if self.phase != Phase::Applied {
+                    return refuse("only an applied transaction can be committed");
+                }
+                let cleanup = |id: &StepId| self.step(*id).is_some_and(|step| step.stage == Stage::Cleanup);
+                if !keep.iter().all(cleanup) {
+                    return refuse("it keeps a step that is no cleanup step");
+                }
+                self.keep.clone_from(keep);
+                self.phase = Phase::Committing;
+            }
+            Record::End { outcome } => {
+                if self.next() != Action::Append(record.clone()) {
+                    return refuse("the transaction is not at its end");
+                }
+                self.phase = Phase::Ended(*outcome);
+            }
+        }
+        if self.phase == Phase::Applying && self.next_forward(Stage::Apply).is_none() {
+            self.phase = Phase::Applied;
+        }
+        Ok(())
+    }
+
+    /// The one thing to do next. Total: every state has an answer.
+    pub fn next(&self) -> Action {
+        let end = |outcome| Action::Append(Record::End { outcome });
+        match self.phase {
+            Phase::Planning => end(Outcome::Aborted),
+            Phase::Applying => self.next_forward(Stage::Apply).unwrap_or(Action::Await),
+            Phase::Applied => Action::Await,
+            Phase::Aborting => self.next_backward().unwrap_or_else(|| end(Outcome::Aborted)),
+            Phase::Committing => self.next_forward(Stage::Cleanup).unwrap_or_else(|| end(Outcome::Committed)),
+            Phase::Ended(outcome) => Action::Finish(outcome),
+        }
+    }
+
+    /// I4: forward in plan order, one step at a time.
+    fn next_forward(&self, stage: Stage) -> Option<Action> {
+        self.ids().filter(|id| self.steps[id.index()].stage == stage && !self.keep.contains(id)).find_map(
+            |step| {
+                let direction = Direction::Forward;
+                match self.states[step.index()] {
+                    StepState::Pending => Some(Action::Intend { step, direction }),
+                    StepState::Intended { .. } => Some(Action::Drive { step, direction }),
+                    _ => None,
+                }
+            },
+        )
+    }
+
+    /// I4: backward in reverse order. I6: a step that was found is not ours and is passed over.
+    fn next_backward(&self) -> Option<Action> {
+        self.ids().rev().find_map(|step| {
+            let direction = Direction::Backward;
+            match self.states[step.index()] {
+                StepState::Intended { .. } | StepState::Done { .. } => {
+                    Some(Action::Intend { step, direction })
+                }
+                StepState::Undoing { .. } => Some(Action::Drive { step, direction }),
+                StepState::Pending | StepState::Found | StepState::Undone => None,
+            }
+        })
+    }
+
+    /// Every step's id, in plan order.
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = StepId> + use<> {
+        (0..self.steps.len() as u16).map(StepId)
+    }
+
+    /// The first record.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// The plan.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// One step of the plan.
+    pub fn step(&self, id: StepId) -> Option<&Step> {
+        self.steps.get(id.index())
+    }
+
+    /// Where a step stands. `Pending` for a step that the plan does not have.
+    pub fn state(&self, id: StepId) -> StepState {
+        self.states.get(id.index()).copied().unwrap_or(StepState::Pending)
+    }
+
+    /// Where the transaction stands.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The cleanup steps that the operator wanted left out.
+    pub fn kept(&self) -> &[StepId] {
+        &self.keep
+    }
+
+    /// Why it turned round, if it did.
+    pub fn abort_reason(&self) -> Option<&AbortReason> {
+        self.abort_reason.as_ref()
+    }
+
+    /// What the step works from, once its intent is durable.
+    pub fn inputs(&self, id: StepId) -> Option<Digest> {
+        match self.state(id) {
+            StepState::Intended { inputs }
+            | StepState::Done { inputs, .. }
+            | StepState::Undoing { inputs } => Some(inputs),
+            StepState::Pending | StepState::Found | StepState::Undone => None,
+        }
+    }
+}
