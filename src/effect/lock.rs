@@ -1,0 +1,157 @@
+//! One writer at a time (I8): kytx's own lock, and who holds it.
+//!
+//! The lock is the kernel's (`flock`), so it dies with the process, whatever ends it: there is no stale lock and
+//! nothing to remove by hand. `holder.json` beside it is information for people, written after the lock is held and
+//! believed only while that very process lives.
+
+#![allow(clippy::disallowed_methods)]
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::fs::{Fs, read_file};
+use super::os::host_name;
+use super::tree::atomic_write;
+
+/// Who holds the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Process id.
+    pub pid: u32,
+    /// When the process started, in clock ticks since boot; with the pid it names a process for good.
+    pub start_ticks: u64,
+    /// Host.
+    pub host: String,
+    /// User.
+    pub user: String,
+    /// What was typed.
+    pub command: String,
+    /// Since when, in seconds since 1970-01-01 UTC.
+    pub since_unix_s: u64,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { pid, host, user, command, .. } = self;
+        write!(f, "`{command}` of {user} on {host}, process {pid}")
+    }
+}
+
+/// The lock, held until dropped.
+#[derive(Debug)]
+#[must_use = "the lock is let go when this is dropped"]
+pub struct RunLock {
+    _file: File,
+}
+
+/// Why the lock could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another kytx holds it.
+    #[error("another kytx is at work{}", .0.as_ref().map(|holder| format!(": {holder}")).unwrap_or_default())]
+    Held(Option<Box<Holder>>),
+    /// The file system refused.
+    #[error("cannot lock `{path}`")]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl RunLock {
+    /// Takes the lock, or says at once who has it.
+    pub fn take(fs: &dyn Fs, lock: &Path, holder: &Path, command: &str) -> Result<Self, LockError> {
+        let error = |source| LockError::Io { path: lock.to_owned(), source };
+        // Never truncated and never unlinked: another process may have it open.
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(lock)
+            .map_err(error)?;
+        match fs2::FileExt::try_lock_exclusive(&file) {
+            Ok(()) => {}
+            Err(cause) if cause.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
+                return Err(LockError::Held(live_holder(fs, holder).map(Box::new)));
+            }
+            Err(cause) => return Err(error(cause)),
+        }
+        let me = Holder {
+            pid: std::process::id(),
+            start_ticks: start_ticks(std::process::id()).unwrap_or_default(),
+            host: host_name(),
+            user: user_name(),
+            command: command.to_owned(),
+            since_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        };
+        let text = serde_json::to_vec_pretty(&me).expect("BUG: a holder has a JSON form");
+        // Information only: a full disk must not keep abort from running.
+        let _ = atomic_write(fs, holder, &text, 0o644);
+        Ok(Self { _file: file })
+    }
+}
+
+/// Who is named as the holder, if that very process still lives on this host.
+pub fn live_holder(fs: &dyn Fs, holder: &Path) -> Option<Holder> {
+    let text = read_file(fs, holder, 64 << 10).ok()?;
+    let holder: Holder = serde_json::from_slice(&text).ok()?;
+    let here = holder.host == host_name();
+    (here && start_ticks(holder.pid) == Some(holder.start_ticks)).then_some(holder)
+}
+
+/// When a process started, in clock ticks since boot (`/proc/<pid>/stat`, field 22).
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in brackets and may itself hold blanks and brackets.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+/// The name of the user who runs kytx, by the environment, else by number.
+pub fn user_name() -> String {
+    std::env::var("USER")
+        .or_else(|_| std::env::var("LOGNAME"))
+        .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effect::os::OsFs;
+
+    #[test]
+    fn i8_a_second_taker_is_refused_and_told_who_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lock, holder) = (dir.path().join("lock"), dir.path().join("holder.json"));
+        let held = RunLock::take(&OsFs, &lock, &holder, "kytx begin").unwrap();
+        match RunLock::take(&OsFs, &lock, &holder, "kytx abort") {
+            Err(LockError::Held(Some(who))) => {
+                assert_eq!((who.pid, who.command.as_str()), (std::process::id(), "kytx begin"));
+            }
+            other => panic!("{other:?}"),
+        }
+        drop(held);
+        let _again = RunLock::take(&OsFs, &lock, &holder, "kytx abort").unwrap();
+        assert_eq!(live_holder(&OsFs, &holder).unwrap().command, "kytx abort");
+    }
+
+    #[test]
+    fn a_holder_that_is_gone_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lock, path) = (dir.path().join("lock"), dir.path().join("holder.json"));
+        let _held = RunLock::take(&OsFs, &lock, &path, "kytx begin").unwrap();
+        let mut holder = live_holder(&OsFs, &path).unwrap();
+        holder.start_ticks += 1;
+        atomic_write(&OsFs, &path, &serde_json::to_vec(&holder).unwrap(), 0o644).unwrap();
+        assert_eq!(live_holder(&OsFs, &path), None);
+    }
+}

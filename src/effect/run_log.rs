@@ -1,0 +1,40 @@
+//! The log of one run: every program that kytx ran, with its output.
+
+#![allow(clippy::disallowed_methods)]
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The log of one run. Not synced: it explains, and nothing depends on it.
+pub struct RunLog {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl RunLog {
+    /// Starts a log in `dir`, named by time, process and command.
+    pub fn create(dir: &Path, command: &str) -> io::Result<Self> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let path = dir.join(format!("{now}-{}-{command}.log", std::process::id()));
+        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        Ok(Self { path, file: Mutex::new(file) })
+    }
+
+    /// Adds a line. A log that cannot be written (a full disk) must not end the upgrade, so an error is passed over.
+    pub fn line(&self, label: &str, text: &str) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let line = format!("{}.{:03} {label}| {text}\n", now.as_secs(), now.subsec_millis());
+        if let Ok(mut file) = self.file.lock() {
+            let _ = file.write_all(line.as_bytes());
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
