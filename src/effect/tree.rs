@@ -175,7 +175,7 @@ impl Copier<'_> {
                 return Ok(());
             }
         }
-        if self.copy_attrs(from, to, &meta)? {
+        if copy_attrs(self.fs, from, to, &meta)? {
             self.report.owner_lost.push(to.to_owned());
         }
         if meta.kind == Kind::Dir {
@@ -207,34 +207,35 @@ impl Copier<'_> {
         }
         target.set_len(meta.size).context("set the length of", to)?;
         // Attributes first, so that the sync covers them.
-        self.copy_attrs(from, to, meta)?;
+        copy_attrs(self.fs, from, to, meta)?;
         target.sync().context("sync", to)
     }
+}
 
-    /// Returns whether the owner was lost.
-    fn copy_attrs(&self, from: &Path, to: &Path, meta: &Meta) -> io::Result<bool> {
-        let mut owner_lost = false;
-        let present = self.fs.stat(to).context("look at", to)?;
-        if (present.uid, present.gid) != (meta.uid, meta.gid) {
-            let owner = Attrs { owner: Some((meta.uid, meta.gid)), ..Attrs::default() };
-            match self.fs.set_attrs(to, &owner) {
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => owner_lost = true,
-                other => other.context("set the owner of", to)?,
-            }
+/// Gives `to` the owner, the extended attributes, the mode and the times of `from`. Returns whether the owner was
+/// lost, as only root may give files away.
+pub fn copy_attrs(fs: &dyn Fs, from: &Path, to: &Path, meta: &Meta) -> io::Result<bool> {
+    let mut owner_lost = false;
+    let present = fs.stat(to).context("look at", to)?;
+    if (present.uid, present.gid) != (meta.uid, meta.gid) {
+        let owner = Attrs { owner: Some((meta.uid, meta.gid)), ..Attrs::default() };
+        match fs.set_attrs(to, &owner) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => owner_lost = true,
+            other => other.context("set the owner of", to)?,
         }
-        for (name, value) in self.fs.xattrs(from).context("read the attributes of", from)? {
-            match self.fs.set_xattr(to, &name, &value) {
-                // A namespace that this user may read but not write (`security.`, `trusted.`).
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
-                other => other.context("set the attributes of", to)?,
-            }
-        }
-        // Without the owner a setuid bit would lend the wrong rights.
-        let mode = if owner_lost { meta.mode & 0o1777 } else { meta.mode };
-        let attrs = Attrs { mode: Some(mode), mtime: Some(meta.mtime), owner: None };
-        self.fs.set_attrs(to, &attrs).context("set the attributes of", to)?;
-        Ok(owner_lost)
     }
+    for (name, value) in fs.xattrs(from).context("read the attributes of", from)? {
+        match fs.set_xattr(to, &name, &value) {
+            // A namespace that this user may read but not write (`security.`, `trusted.`).
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+            other => other.context("set the attributes of", to)?,
+        }
+    }
+    // Without the owner a setuid bit would lend the wrong rights.
+    let mode = if owner_lost { meta.mode & 0o1777 } else { meta.mode };
+    let attrs = Attrs { mode: Some(mode), mtime: Some(meta.mtime), owner: None };
+    fs.set_attrs(to, &attrs).context("set the attributes of", to)?;
+    Ok(owner_lost)
 }
 
 /// Counts the content bytes and the entries of a tree, looking only.
