@@ -1,0 +1,230 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::kyligence::planner::ArchiveWhen;
+
+/// Upgrades Kyligence Enterprise or Apache Kylin in place, as one transaction.
+///
+/// `begin` upgrades; after a crash `resume` goes on and `abort` goes back; `commit` makes it final. Until then every
+/// byte that the upgrade replaces still exists, and `verify` proves it.
+#[derive(Debug, Parser)]
+#[command(name = "kytx", version, disable_help_subcommand = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show everything `begin` would do, and touch nothing
+    Plan {
+        #[command(flatten)]
+        upgrade: UpgradeArgs,
+        /// Save the plan, bound to what it saw, for `begin --plan`
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check the preconditions only
+    Check {
+        #[command(flatten)]
+        upgrade: UpgradeArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Upgrade, up to the point where you commit or abort
+    Begin {
+        #[command(flatten)]
+        upgrade: UpgradeArgs,
+        /// Take the plan's defaults and ask nothing
+        #[arg(long, visible_alias = "yes")]
+        silent: bool,
+        /// Do what this saved plan says, and refuse if the world has moved since
+        #[arg(long, value_name = "FILE")]
+        plan: Option<PathBuf>,
+        /// Stop before this step; `resume` goes on
+        #[arg(long, value_name = "STEP")]
+        stop_before: Option<String>,
+        /// What to do when a step fails
+        #[arg(long, value_enum, default_value_t = OnFailure::Stop, value_name = "WHAT")]
+        on_failure: OnFailure,
+    },
+    /// Go on with an interrupted upgrade, abort or commit
+    Resume {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Stop before this step
+        #[arg(long, value_name = "STEP")]
+        stop_before: Option<String>,
+        /// What to do when a step fails
+        #[arg(long, value_enum, default_value_t = OnFailure::Stop, value_name = "WHAT")]
+        on_failure: OnFailure,
+    },
+    /// Undo an upgrade that is not committed
+    Abort {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Do not ask
+        #[arg(long, visible_alias = "silent")]
+        yes: bool,
+        /// Print exactly what would be undone, and touch nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Make an upgrade final, and delete what the way back needed
+    Commit {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Do not ask
+        #[arg(long, visible_alias = "silent")]
+        yes: bool,
+        /// Leave out this cleanup step (may be repeated)
+        #[arg(long, value_name = "STEP")]
+        keep: Vec<String>,
+    },
+    /// Prove that the backups are whole
+    Verify {
+        #[command(flatten)]
+        which: WhichArgs,
+        #[command(flatten)]
+        level: LevelArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say where an upgrade stands and what to type
+    Status {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the journal
+    Log {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Print JSON Lines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a whole upgrade, killed in the middle and resumed, on a miniature installation
+    Demo {
+        /// Where to put it; a fresh directory below the temporary one if left out
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// Leave it there afterwards
+        #[arg(long)]
+        keep: bool,
+    },
+    /// The service of the miniature installation
+    #[command(hide = true)]
+    StandinService(crate::testbed::service::ServiceArgs),
+}
+
+/// What to upgrade, and how.
+#[derive(Args, Clone, Debug)]
+pub struct UpgradeArgs {
+    #[command(flatten)]
+    pub(crate) which: WhichArgs,
+    /// The new release: its `.tar.gz`, or the directory it was unpacked to
+    #[arg(long, value_name = "FILE|DIR")]
+    pub package: PathBuf,
+    /// The old release's package: makes the merge of `kylin.properties` three-way
+    #[arg(long, value_name = "FILE|DIR")]
+    pub old_package: Option<PathBuf>,
+    /// Allow the version that is installed already
+    #[arg(long)]
+    pub reinstall: bool,
+    /// When to archive the old home
+    #[arg(long, value_enum, default_value_t = ArchiveArg::After, value_name = "WHEN")]
+    pub archive: ArchiveArg,
+    /// Whether a major upgrade copies the cube data; `none` gives up their way back
+    #[arg(long, value_enum, default_value_t = CubeBackup::Auto, value_name = "HOW")]
+    pub cube_backup: CubeBackup,
+    /// Leave starting the new release to the operator
+    #[arg(long)]
+    pub no_start: bool,
+    /// How long to wait until the started service answers, in seconds
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub start_timeout: u32,
+    /// Go on although this check says no, recorded with the reason (may be repeated)
+    #[arg(long = "override", value_name = "CHECK=REASON")]
+    pub overrides: Vec<String>,
+}
+
+/// Which upgrade is meant.
+#[derive(Args, Clone, Debug)]
+pub struct WhichArgs {
+    /// The home, `$KYLIN_HOME` if left out
+    #[arg(value_name = "OLD_KYLIN_HOME")]
+    pub home: Option<PathBuf>,
+    /// Where kytx keeps its state; beside the home if left out
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// How deep to verify.
+#[derive(Args, Clone, Copy, Debug)]
+#[group(multiple = false)]
+#[expect(clippy::struct_excessive_bools, reason = "three flags of which one may be given")]
+pub struct LevelArgs {
+    /// Only that the backups' bytes are unchanged
+    #[arg(long)]
+    pub quick: bool,
+    /// Read and hash every member of every backup
+    #[arg(long)]
+    pub deep: bool,
+    /// Restore into a scratch directory and compare every attribute
+    #[arg(long)]
+    pub drill: bool,
+}
+
+/// When to archive the old home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ArchiveArg {
+    /// After the new release answers
+    After,
+    /// Before the swap, within the downtime
+    Before,
+    /// Not at all
+    None,
+}
+
+impl From<ArchiveArg> for ArchiveWhen {
+    fn from(arg: ArchiveArg) -> Self {
+        match arg {
+            ArchiveArg::After => Self::After,
+            ArchiveArg::Before => Self::Before,
+            ArchiveArg::None => Self::None,
+        }
+    }
+}
+
+/// Whether a major upgrade copies the cube data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CubeBackup {
+    /// Major upgrades do, minor ones do not
+    Auto,
+    /// Also in a minor upgrade
+    Always,
+    /// Not at all
+    None,
+}
+
+/// What to do when a step fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFailure {
+    /// Stop and wait for the operator
+    Stop,
+    /// Turn round and undo everything
+    Abort,
+}

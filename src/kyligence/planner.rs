@@ -1,0 +1,212 @@
+//! From what was found and asked for to the list of steps. Pure.
+//!
+//! Two rules make undoing cheap and downtime short: work where nobody looks, then swap once; and only what must wait
+//! for the stop happens after the stop.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::raw_path::RawPath;
+use crate::txn::{CarryPass, CopyPass, CubeCopy, Mutation, SideFile, Stage, Step};
+
+/// When the archive of the old tree is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ArchiveWhen {
+    /// After the new release answers: no downtime.
+    After,
+    /// Before the swap, for sites that insist on it: within the downtime.
+    Before,
+    /// Not at all: there is no way back by hand then, only by kytx.
+    None,
+}
+
+/// Everything that the list of steps depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanInputs {
+    /// The home, its real path.
+    pub home: RawPath,
+    /// The package.
+    pub package: RawPath,
+    /// What it held when it was read.
+    pub content: Digest,
+    /// The spare tree.
+    pub spare: RawPath,
+    /// What to carry.
+    pub carry: SideFile,
+    /// Where the verified copy of the metadata backup goes.
+    pub metadata_backup: RawPath,
+    /// The copy of the cube data, if one is to be made.
+    pub cube: Option<CubeCopy>,
+    /// When to archive.
+    pub archive_when: ArchiveWhen,
+    /// The archive.
+    pub archive: RawPath,
+    /// Whether to start the new release.
+    pub start: bool,
+    /// How long to wait for a service that was started, in seconds.
+    pub start_timeout_s: u32,
+}
+
+/// The list of steps. The order is the argument:
+///
+/// * everything that reads or writes in bulk is before `stop-service` or after `start-service`;
+/// * `hand-over-data` is before `exchange-trees`, so that on the way back the old tools are in place again when they
+///   restore the metadata, and nothing needs restoring if the swap was never reached by a start;
+/// * `archive-tree` reads a tree that nobody writes any more.
+pub fn steps(inputs: &PlanInputs) -> Vec<Step> {
+    let mut steps = before_the_stop(inputs);
+    steps.extend(downtime(inputs));
+    if inputs.start {
+        let mutation = Mutation::StartService { home: inputs.home.clone(), start_timeout_s: inputs.start_timeout_s };
+        steps.push(apply("start-service", mutation));
+    }
+    if inputs.archive_when == ArchiveWhen::After {
+        steps.push(apply("archive-tree", archive(inputs, &inputs.spare)));
+    }
+    steps.extend(cleanup(inputs));
+    steps
+}
+
+fn apply(name: &str, mutation: Mutation) -> Step {
+    Step { name: name.to_owned(), stage: Stage::Apply, mutation }
+}
+
+fn before_the_stop(inputs: &PlanInputs) -> Vec<Step> {
+    let stage = Mutation::StageTree {
+        package: inputs.package.clone(),
+        content: inputs.content,
+        spare: inputs.spare.clone(),
+    };
+    let mut steps = vec![apply("stage-tree", stage), apply("carry-customisations", carry(inputs, CarryPass::Copy))];
+    if let Some(cube) = &inputs.cube {
+        let copy = Mutation::CopyCubeData { cube: cube.clone(), pass: CopyPass::Early };
+        steps.push(apply("copy-cube-data-early", copy));
+    }
+    steps
+}
+
+fn downtime(inputs: &PlanInputs) -> Vec<Step> {
+    let home = &inputs.home;
+    let stop = Mutation::StopService { home: home.clone(), start_timeout_s: inputs.start_timeout_s };
+    let metadata = Mutation::BackUpMetadata { home: home.clone(), backup: inputs.metadata_backup.clone() };
+    let mut steps = vec![apply("stop-service", stop), apply("back-up-metadata", metadata)];
+    if let Some(cube) = &inputs.cube {
+        let copy = Mutation::CopyCubeData { cube: cube.clone(), pass: CopyPass::Final };
+        steps.push(apply("copy-cube-data", copy));
+    }
+    steps.push(apply("settle-customisations", carry(inputs, CarryPass::Settle)));
+    if inputs.archive_when == ArchiveWhen::Before {
+        steps.push(apply("archive-tree", archive(inputs, home)));
+    }
+    let hand_over = Mutation::HandOverData {
+        home: home.clone(),
+        backup: inputs.metadata_backup.clone(),
+        cube: inputs.cube.clone(),
+    };
+    let exchange = Mutation::ExchangeTrees { live: home.clone(), spare: inputs.spare.clone() };
+    steps.extend([apply("hand-over-data", hand_over), apply("exchange-trees", exchange)]);
+    steps
+}
+
+fn cleanup(inputs: &PlanInputs) -> Vec<Step> {
+    let step = |name: &str, mutation| Step { name: name.to_owned(), stage: Stage::Cleanup, mutation };
+    let mut steps = vec![step("discard-old-tree", Mutation::DiscardTree { tree: inputs.spare.clone() })];
+    if inputs.archive_when != ArchiveWhen::None {
+        steps.push(step("discard-archive", Mutation::DiscardFile { file: inputs.archive.clone() }));
+    }
+    let metadata = Mutation::DiscardTree { tree: inputs.metadata_backup.clone() };
+    steps.push(step("discard-metadata-backup", metadata));
+    if let Some(cube) = &inputs.cube {
+        steps.push(step("discard-cube-data", Mutation::DiscardCubeData { root: cube.root.clone() }));
+    }
+    steps
+}
+
+fn carry(inputs: &PlanInputs, pass: CarryPass) -> Mutation {
+    Mutation::CarryCustomisations {
+        home: inputs.home.clone(),
+        spare: inputs.spare.clone(),
+        list: inputs.carry.clone(),
+        pass,
+    }
+}
+
+fn archive(inputs: &PlanInputs, tree: &RawPath) -> Mutation {
+    Mutation::ArchiveTree {
+        tree: tree.clone(),
+        archive: inputs.archive.clone(),
+        top: RawPath::new(inputs.home.file_name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs(major: bool, archive_when: ArchiveWhen, start: bool) -> PlanInputs {
+        PlanInputs {
+            home: "/opt/ke".into(),
+            package: "/tmp/p.tar.gz".into(),
+            content: Digest::ZERO,
+            spare: "/opt/.kytx/ke/spare".into(),
+            carry: SideFile { path: "plan/carry.json".into(), digest: Digest::ZERO },
+            metadata_backup: "/opt/.kytx/ke/backup/1/metadata".into(),
+            cube: major.then(|| CubeCopy { source: "file:/kylin/id".into(), root: "file:/kylin/_kytx/1".into() }),
+            archive_when,
+            archive: "/opt/ke.backup.tar.gz".into(),
+            start,
+            start_timeout_s: 600,
+        }
+    }
+
+    fn names(inputs: &PlanInputs) -> Vec<String> {
+        steps(inputs).into_iter().map(|step| step.name).collect()
+    }
+
+    #[test]
+    fn a_major_upgrade_copies_cube_data_twice_and_archives_at_leisure() {
+        let expected = [
+            "stage-tree",
+            "carry-customisations",
+            "copy-cube-data-early",
+            "stop-service",
+            "back-up-metadata",
+            "copy-cube-data",
+            "settle-customisations",
+            "hand-over-data",
+            "exchange-trees",
+            "start-service",
+            "archive-tree",
+            "discard-old-tree",
+            "discard-archive",
+            "discard-metadata-backup",
+            "discard-cube-data",
+        ];
+        assert_eq!(names(&inputs(true, ArchiveWhen::After, true)), expected);
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_not_planned() {
+        let minor = names(&inputs(false, ArchiveWhen::None, false));
+        for absent in ["copy-cube-data", "archive-tree", "start-service", "discard-archive", "discard-cube-data"] {
+            assert!(!minor.iter().any(|name| name == absent), "{absent}");
+        }
+    }
+
+    #[test]
+    fn an_archive_before_the_swap_is_made_from_the_home_itself() {
+        let steps = steps(&inputs(false, ArchiveWhen::Before, true));
+        let at = |name: &str| steps.iter().position(|step| step.name == name).unwrap();
+        assert!(at("stop-service") < at("archive-tree") && at("archive-tree") < at("exchange-trees"));
+        assert!(matches!(&steps[at("archive-tree")].mutation,
+            Mutation::ArchiveTree { tree, .. } if *tree == "/opt/ke".into()));
+    }
+
+    #[test]
+    fn an_upgrade_stays_within_sixty_records() {
+        let steps = steps(&inputs(true, ArchiveWhen::After, true)).len();
+        // Begin, Sealed, Commit, End; and Planned, Intent, Done for each step.
+        assert!(4 + 3 * steps <= 60, "{steps} steps");
+    }
+}
