@@ -1,5 +1,7 @@
 //! A transaction as the fold of its records.
 
+use std::sync::Arc;
+
 use super::{AbortReason, Direction, Header, Outcome, Record, Stage, Step, StepId, plan_digest};
 use crate::digest::Digest;
 
@@ -86,8 +88,9 @@ pub struct IllegalRecord {
 /// A transaction: the fold of its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Txn {
-    header: Header,
-    steps: Vec<Step>,
+    // Shared: the engine folds each record into a copy, and the plan is most of a transaction.
+    header: Arc<Header>,
+    steps: Arc<Vec<Step>>,
     states: Vec<StepState>,
     phase: Phase,
     keep: Vec<StepId>,
@@ -112,8 +115,8 @@ impl Txn {
             return Err(IllegalRecord { record: first.kind(), reason: "a journal begins with `begin`" });
         };
         Ok(Self {
-            header: header.clone(),
-            steps: Vec::new(),
+            header: Arc::new(header.clone()),
+            steps: Arc::default(),
             states: Vec::new(),
             phase: Phase::Planning,
             keep: Vec::new(),
@@ -141,14 +144,14 @@ impl Txn {
                 {
                     return refuse("an apply step after a cleanup step");
                 }
-                self.steps.push(step.clone());
+                Arc::make_mut(&mut self.steps).push(step.clone());
                 self.states.push(StepState::Pending);
             }
             Record::Sealed { steps, plan } => {
                 if self.phase != Phase::Planning {
                     return refuse("the plan is sealed already");
                 }
-                if usize::from(*steps) != self.steps.len() || *plan != plan_digest(&self.steps) {
+                if usize::from(*steps) != self.steps.len() || *plan != plan_digest(&*self.steps) {
                     return refuse("it names another plan");
                 }
                 self.phase = Phase::Applying;

@@ -87,6 +87,7 @@ pub struct Lab {
     pub plan: Rc<Plan>,
     pub machine: Machine,
     pub records: Vec<Arc<Record>>,
+    /// What happened in the present run.
     pub events: Vec<Event>,
     pub violations: Vec<Violation>,
     pub fault: Option<Fault>,
@@ -125,6 +126,7 @@ impl Lab {
     pub fn run(&mut self, command: Command, fuse: Option<usize>) -> End {
         self.fuse = fuse;
         self.first_deed = None;
+        self.events.clear();
         self.emit(Event::Run);
         let program = self.program;
         let blank = Self::new(&self.plan);
@@ -150,7 +152,9 @@ impl Lab {
 
     fn emit(&mut self, event: Event) {
         examine(&self.ledger, &event, &self.machine, &mut self.violations);
-        self.ledger.fold(&event);
+        if let Err(what) = self.ledger.fold(&event) {
+            self.violations.push(Violation { law: "grammar", what });
+        }
         self.events.push(event);
     }
 

@@ -48,7 +48,9 @@ fn i11_undo_reaches_its_end_from_every_torn_state_and_twice() {
         for torn in starts {
             let back = end(torn, mutation, BACKWARD);
             assert_eq!(end(back, mutation, BACKWARD), back, "{name} undone twice");
-            if !undo_leaves_it(mutation) {
+            // What the new release did to the data is for the undo of the step before.
+            let hands_on = matches!(mutation, Mutation::StartService { .. });
+            if !undo_leaves_it(mutation) && !hands_on {
                 assert_eq!(back, undone, "{name} undone from {torn:?}");
             }
         }
