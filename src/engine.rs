@@ -209,6 +209,9 @@ fn intend(
             Ok(())
         }
         // Before the intent nothing of ours can be half done: what looks torn is somebody else's.
+        Observed::Torn if sight.what.is_empty() => {
+            Err(foreign(txn, step, "part of what the step makes is there before it has begun".to_owned()))
+        }
         Observed::Torn | Observed::Foreign => Err(foreign(txn, step, sight.what)),
     }
 }

@@ -276,15 +276,8 @@ pub fn strangers() -> (Tally, Tally, usize) {
     let (mut met, mut healed) = (Tally::default(), Tally::default());
     let mut halts = 0;
     let plan = Rc::new(plans::major());
-    let things = [
-        Thing::Live,
-        Thing::Spare,
-        Thing::Service,
-        Thing::Metadata,
-        Thing::Cube,
-        Thing::CubeCopy,
-        Thing::Archive,
-    ];
+    // Metadata and cube data are left out: a look cannot tell by whom they were written last.
+    let things = [Thing::Live, Thing::Spare, Thing::Service, Thing::CubeCopy, Thing::Archive];
     for point in 0.. {
         let mut crashed = Lab::new(&plan);
         if !matches!(met.run(&mut crashed, Command::Begin, Some(point)), End::Crashed) {

@@ -163,6 +163,8 @@ fn observe(machine: &Machine, mutation: &Mutation, intended: bool) -> Observed {
             Whole(Settled) => After,
             _ => Foreign,
         },
+        // Its undo starts what is live, so a tree that nobody knows is foreign here too.
+        Mutation::StopService { .. } if release(machine).is_none() => Foreign,
         Mutation::StopService { .. } => match machine[Thing::Service] {
             Whole(OldRelease) => Before,
             Part(OldRelease) => Torn,
@@ -212,10 +214,10 @@ fn observe(machine: &Machine, mutation: &Mutation, intended: bool) -> Observed {
             }
         }
         Mutation::StartService { .. } => match (machine[Thing::Service], release(machine)) {
-            (Absent, _) => Before,
+            (Absent, Some(_)) => Before,
             (Part(at), own) if Some(at) == own => Torn,
             (Whole(at), own) if Some(at) == own => After,
-            (Part(NewRelease | OldRelease) | Whole(_) | Part(_), _) => Foreign,
+            _ => Foreign,
         },
         Mutation::ArchiveTree { .. } => match machine[Thing::Archive] {
             Absent => Before,
