@@ -1,5 +1,7 @@
 //! The architecture as law, over the source text and the dependency list.
 
+#![allow(clippy::disallowed_methods, reason = "a test may ask cargo")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -182,7 +184,7 @@ fn uses(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
     let modules: BTreeSet<_> = sources.iter().map(|source| source.module().to_owned()).collect();
     let mut uses = BTreeMap::<_, BTreeSet<_>>::new();
     for source in sources.iter().filter(|source| !["lib.rs", "main.rs"].contains(&&*source.path)) {
-        let used = uses.entry(source.module().to_owned()).or_default();
+        let neighbours = uses.entry(source.module().to_owned()).or_default();
         let code: String = source.code().collect::<Vec<_>>().join("\n");
         for (at, start) in code.match_indices("crate::") {
             let rest = &code[at + start.len()..];
@@ -193,7 +195,7 @@ fn uses(sources: &[Source]) -> BTreeMap<String, BTreeSet<String>> {
             for name in names {
                 let name: String = name.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
                 if modules.contains(&name) && name != source.module() {
-                    used.insert(name);
+                    neighbours.insert(name);
                 }
             }
         }

@@ -203,7 +203,7 @@ impl Txn {
                 self.phase = Phase::Aborting;
             }
             Record::Commit { keep } => {
-                // I5: past the abort record nothing is applied.
+                // I5: past the abort record nothing is applied. I7: only from here on cleanup steps have their turn.
                 if self.phase != Phase::Applied {
                     return refuse("only an applied transaction can be committed");
                 }

@@ -99,7 +99,7 @@ impl Tally {
                 }
                 // Both decisions are taken, in turn.
                 End::Rested(Rest::Applied) if self.runs.is_multiple_of(2) => Command::Abort,
-                End::Rested(Rest::Applied) if self.runs % 3 == 0 => Command::CommitKeeping,
+                End::Rested(Rest::Applied) if self.runs.is_multiple_of(3) => Command::CommitKeeping,
                 End::Rested(Rest::Applied) => Command::Commit,
                 End::Refused if matches!(lab.phase(), Some(Phase::Ended(_))) => return,
                 End::Refused => Command::Resume,

@@ -143,7 +143,7 @@ pub fn probe(machine: &Machine, mutation: &Mutation, intended: bool) -> Sight {
 
 fn observe(machine: &Machine, mutation: &Mutation, intended: bool) -> Observed {
     use Observed::{After, Before, Foreign, Torn};
-    use Value::{Carried, Early, NewRelease, NewTree, Old, OldRelease, OldTree, Settled};
+    use Value::{Carried, Early, NewTree, Old, OldRelease, OldTree, Settled};
     match mutation {
         Mutation::StageTree { .. } => match (machine[Thing::Aside], machine[Thing::Spare]) {
             (Absent, Absent) => Before,

@@ -4,6 +4,19 @@
 //! and abort again. After every event the invariants of `journal-format.md` are checked; `planted` shows that
 //! each of them can fail.
 
+#![allow(clippy::print_stdout, reason = "the counts are part of the result")]
+#![allow(
+    clippy::struct_excessive_bools,
+    clippy::trivially_copy_pass_by_ref,
+    reason = "a ledger is a table of marks"
+)]
+#![allow(
+    clippy::match_same_arms,
+    clippy::unnested_or_patterns,
+    reason = "one arm a mutation or event, as in a table"
+)]
+#![allow(clippy::single_match_else, reason = "both outcomes of an admission read alike")]
+
 mod explore;
 mod invariants;
 mod lab;
