@@ -2,7 +2,8 @@
 //!
 //! There is no other way to change a machine with kytx: `begin`, `resume`, `abort` and `commit` differ in the record
 //! they write first and in nothing else. The engine looks on the first attempt too, so there is no recovery path
-//! that only crashes exercise, and a machine changed by hand since planning is noticed before it is touched.
+//! that only crashes exercise, and a machine changed by hand since planning is noticed before it is touched. Nothing
+//! here can ask: what the operator answered is in the plan (I12).
 
 use crate::digest::Digest;
 use crate::journal::{Journal, JournalError};
@@ -209,6 +210,9 @@ fn intend(
             Ok(())
         }
         // Before the intent nothing of ours can be half done: what looks torn is somebody else's.
+        Observed::Torn if sight.what.is_empty() => {
+            Err(foreign(txn, step, "part of what the step makes is there before it has begun".to_owned()))
+        }
         Observed::Torn | Observed::Foreign => Err(foreign(txn, step, sight.what)),
     }
 }

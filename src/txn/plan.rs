@@ -55,3 +55,23 @@ pub fn plan_digest<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Digest {
     }
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(name: &str, stage: Stage) -> Step {
+        Step { name: name.to_owned(), stage, mutation: Mutation::DiscardFile { file: "f".into() } }
+    }
+
+    #[test]
+    fn a_plan_digest_binds_every_step_and_their_order() {
+        let (a, b) = (step("a", Stage::Apply), step("b", Stage::Apply));
+        let digest = plan_digest([&a, &b]);
+        assert_eq!(digest, plan_digest([&a.clone(), &b.clone()]));
+        for other in [vec![], vec![&a], vec![&b, &a], vec![&a, &b, &b], vec![&a, &step("b", Stage::Cleanup)]]
+        {
+            assert_ne!(digest, plan_digest(other));
+        }
+    }
+}

@@ -157,3 +157,74 @@ impl Record {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_record_has_a_fixed_json_form() {
+        let zero = "0".repeat(64);
+        let step = StepId(3);
+        let table = [
+            (
+                Record::Sealed { steps: 3, plan: Digest::ZERO },
+                format!(r#"{{"sealed":{{"steps":3,"plan":"{zero}"}}}}"#),
+            ),
+            (
+                Record::Intent { step, direction: Direction::Forward, inputs: Digest::ZERO },
+                format!(r#"{{"intent":{{"step":3,"direction":"forward","inputs":"{zero}"}}}}"#),
+            ),
+            (
+                Record::Done { step, direction: Direction::Backward, outputs: Digest::ZERO },
+                format!(r#"{{"done":{{"step":3,"direction":"backward","outputs":"{zero}"}}}}"#),
+            ),
+            (Record::Found { step }, r#"{"found":{"step":3}}"#.to_owned()),
+            (
+                Record::Abort { reason: AbortReason::Operator },
+                r#"{"abort":{"reason":"operator"}}"#.to_owned(),
+            ),
+            (
+                Record::Abort { reason: AbortReason::Failure { step } },
+                r#"{"abort":{"reason":{"failure":{"step":3}}}}"#.to_owned(),
+            ),
+            (Record::Commit { keep: vec![step] }, r#"{"commit":{"keep":[3]}}"#.to_owned()),
+            (Record::End { outcome: Outcome::Aborted }, r#"{"end":{"outcome":"aborted"}}"#.to_owned()),
+            (
+                Record::Begin(Header {
+                    txn: TxnId("0123456789abcdef".to_owned()),
+                    kytx: "0.1.0".to_owned(),
+                    began_unix_s: 7,
+                    home: "/h".into(),
+                    old_version: "1".to_owned(),
+                    new_version: "2".to_owned(),
+                    package: "/p".into(),
+                    user: "u".to_owned(),
+                    host: "n".to_owned(),
+                }),
+                concat!(
+                    r#"{"begin":{"txn":"0123456789abcdef","kytx":"0.1.0","began_unix_s":7,"home":"/h","#,
+                    r#""old_version":"1","new_version":"2","package":"/p","user":"u","host":"n"}}"#
+                )
+                .to_owned(),
+            ),
+            (
+                Record::Planned(Step {
+                    name: "swap".to_owned(),
+                    stage: crate::txn::Stage::Apply,
+                    mutation: crate::txn::Mutation::ExchangeTrees { live: "/h".into(), spare: "/s".into() },
+                }),
+                concat!(
+                    r#"{"planned":{"name":"swap","stage":"apply","#,
+                    r#""mutation":{"exchange-trees":{"live":"/h","spare":"/s"}}}}"#
+                )
+                .to_owned(),
+            ),
+        ];
+        for (record, text) in table {
+            assert_eq!(serde_json::to_string(&record).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+            assert!(text.starts_with(&format!("{{\"{}\":", record.kind())));
+        }
+    }
+}

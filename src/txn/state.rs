@@ -1,5 +1,7 @@
 //! A transaction as the fold of its records.
 
+use std::sync::Arc;
+
 use super::{AbortReason, Direction, Header, Outcome, Record, Stage, Step, StepId, plan_digest};
 use crate::digest::Digest;
 
@@ -86,8 +88,9 @@ pub struct IllegalRecord {
 /// A transaction: the fold of its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Txn {
-    header: Header,
-    steps: Vec<Step>,
+    // Shared: the engine folds each record into a copy, and the plan is most of a transaction.
+    header: Arc<Header>,
+    steps: Arc<Vec<Step>>,
     states: Vec<StepState>,
     phase: Phase,
     keep: Vec<StepId>,
@@ -112,8 +115,8 @@ impl Txn {
             return Err(IllegalRecord { record: first.kind(), reason: "a journal begins with `begin`" });
         };
         Ok(Self {
-            header: header.clone(),
-            steps: Vec::new(),
+            header: Arc::new(header.clone()),
+            steps: Arc::default(),
             states: Vec::new(),
             phase: Phase::Planning,
             keep: Vec::new(),
@@ -141,14 +144,14 @@ impl Txn {
                 {
                     return refuse("an apply step after a cleanup step");
                 }
-                self.steps.push(step.clone());
+                Arc::make_mut(&mut self.steps).push(step.clone());
                 self.states.push(StepState::Pending);
             }
             Record::Sealed { steps, plan } => {
                 if self.phase != Phase::Planning {
                     return refuse("the plan is sealed already");
                 }
-                if usize::from(*steps) != self.steps.len() || *plan != plan_digest(&self.steps) {
+                if usize::from(*steps) != self.steps.len() || *plan != plan_digest(&*self.steps) {
                     return refuse("it names another plan");
                 }
                 self.phase = Phase::Applying;
@@ -156,6 +159,9 @@ impl Txn {
             Record::Intent { step, direction, inputs } => {
                 if self.next() != (Action::Intend { step: *step, direction: *direction }) {
                     return refuse("it is not this step's turn");
+                }
+                if self.inputs(*step).is_some_and(|applied_from| applied_from != *inputs) {
+                    return refuse("it undoes from other inputs than the step was applied from");
                 }
                 self.states[step.index()] = match (direction, self.states[step.index()]) {
                     (Direction::Forward, _) => StepState::Intended { inputs: *inputs },
@@ -188,11 +194,16 @@ impl Txn {
                 if !matches!(self.phase, Phase::Applying | Phase::Applied) {
                     return refuse("there is nothing to abort, or it is too late");
                 }
+                if let AbortReason::Failure { step } = reason
+                    && self.step(*step).is_none()
+                {
+                    return refuse("it names a step that the plan does not have");
+                }
                 self.abort_reason = Some(reason.clone());
                 self.phase = Phase::Aborting;
             }
             Record::Commit { keep } => {
-                // I5: past the abort record nothing is applied.
+                // I5: past the abort record nothing is applied. I7: only from here on cleanup steps have their turn.
                 if self.phase != Phase::Applied {
                     return refuse("only an applied transaction can be committed");
                 }
@@ -305,5 +316,164 @@ impl Txn {
             | StepState::Undoing { inputs } => Some(inputs),
             StepState::Pending | StepState::Found | StepState::Undone => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::txn::{Mutation, TxnId};
+
+    const FORWARD: Direction = Direction::Forward;
+    const BACKWARD: Direction = Direction::Backward;
+
+    fn begin() -> Record {
+        Record::Begin(Header {
+            txn: TxnId("0123456789abcdef".to_owned()),
+            kytx: "0.1.0".to_owned(),
+            began_unix_s: 0,
+            home: "home".into(),
+            old_version: "1".to_owned(),
+            new_version: "2".to_owned(),
+            package: "package".into(),
+            user: "kylin".to_owned(),
+            host: "node1".to_owned(),
+        })
+    }
+
+    fn step(name: &str, stage: Stage) -> Step {
+        Step { name: name.to_owned(), stage, mutation: Mutation::DiscardFile { file: name.into() } }
+    }
+
+    fn steps() -> [Step; 3] {
+        [step("a", Stage::Apply), step("b", Stage::Apply), step("c", Stage::Cleanup)]
+    }
+
+    fn planned() -> Vec<Record> {
+        std::iter::once(begin()).chain(steps().map(Record::Planned)).collect()
+    }
+
+    fn sealed() -> Record {
+        Record::Sealed { steps: 3, plan: plan_digest(&steps()) }
+    }
+
+    fn intent(step: u16, direction: Direction) -> Record {
+        Record::Intent { step: StepId(step), direction, inputs: Digest::ZERO }
+    }
+
+    fn done(step: u16, direction: Direction) -> Record {
+        Record::Done { step: StepId(step), direction, outputs: Digest::ZERO }
+    }
+
+    fn found(step: u16) -> Record {
+        Record::Found { step: StepId(step) }
+    }
+
+    fn abort() -> Record {
+        Record::Abort { reason: AbortReason::Operator }
+    }
+
+    fn commit(keep: &[u16]) -> Record {
+        Record::Commit { keep: keep.iter().copied().map(StepId).collect() }
+    }
+
+    fn end(outcome: Outcome) -> Record {
+        Record::End { outcome }
+    }
+
+    /// The journal of a sealed plan and what follows.
+    fn after(rest: &[Record]) -> Txn {
+        let mut journal = planned();
+        journal.push(sealed());
+        journal.extend_from_slice(rest);
+        Txn::replay(&journal).unwrap().unwrap()
+    }
+
+    fn planning() -> Txn {
+        Txn::replay(&planned()).unwrap().unwrap()
+    }
+
+    #[test]
+    fn each_phase_and_what_comes_next() {
+        let intend = |step, direction| Action::Intend { step: StepId(step), direction };
+        let under_way = |step, direction| Action::Drive { step: StepId(step), direction };
+        let both = [found(0), intent(1, FORWARD), done(1, FORWARD)];
+        let with = |rest: &[Record]| after(&[&both, rest].concat());
+        let table = [
+            (planning(), Phase::Planning, Action::Append(end(Outcome::Aborted))),
+            (after(&[]), Phase::Applying, intend(0, FORWARD)),
+            (after(&[intent(0, FORWARD)]), Phase::Applying, under_way(0, FORWARD)),
+            (after(&[found(0)]), Phase::Applying, intend(1, FORWARD)),
+            (with(&[]), Phase::Applied, Action::Await),
+            (with(&[abort()]), Phase::Aborting, intend(1, BACKWARD)),
+            (with(&[abort(), intent(1, BACKWARD)]), Phase::Aborting, under_way(1, BACKWARD)),
+            (
+                with(&[abort(), intent(1, BACKWARD), done(1, BACKWARD)]),
+                Phase::Aborting,
+                Action::Append(end(Outcome::Aborted)),
+            ),
+            (with(&[commit(&[])]), Phase::Committing, intend(2, FORWARD)),
+            (with(&[commit(&[2])]), Phase::Committing, Action::Append(end(Outcome::Committed))),
+            (
+                with(&[commit(&[2]), end(Outcome::Committed)]),
+                Phase::Ended(Outcome::Committed),
+                Action::Finish(Outcome::Committed),
+            ),
+        ];
+        for (txn, phase, next) in table {
+            assert_eq!((txn.phase(), txn.next()), (phase, next));
+        }
+    }
+
+    #[test]
+    fn each_refusal_says_why_and_changes_nothing() {
+        let applied = || after(&[found(0), found(1)]);
+        let ours = || after(&[intent(0, FORWARD), done(0, FORWARD), abort()]);
+        let other = Record::Intent { step: StepId(0), direction: BACKWARD, inputs: Digest::of(b"other") };
+        let lost = Record::Abort { reason: AbortReason::Failure { step: StepId(9) } };
+        let table = [
+            (planning(), begin(), "the transaction has begun already"),
+            (after(&[]), Record::Planned(step("d", Stage::Cleanup)), "the plan is sealed"),
+            (planning(), Record::Planned(step("a", Stage::Cleanup)), "two steps of one name"),
+            (planning(), Record::Planned(step("d", Stage::Apply)), "an apply step after a cleanup step"),
+            (after(&[]), sealed(), "the plan is sealed already"),
+            (planning(), Record::Sealed { steps: 3, plan: Digest::ZERO }, "it names another plan"),
+            (planning(), Record::Sealed { steps: 2, plan: plan_digest(&steps()) }, "it names another plan"),
+            (planning(), intent(0, FORWARD), "it is not this step's turn"),
+            (after(&[]), intent(1, FORWARD), "it is not this step's turn"),
+            (after(&[]), intent(0, BACKWARD), "it is not this step's turn"),
+            (after(&[]), intent(9, FORWARD), "it is not this step's turn"),
+            (applied(), intent(2, FORWARD), "it is not this step's turn"),
+            (ours(), other, "it undoes from other inputs than the step was applied from"),
+            (after(&[intent(0, FORWARD)]), found(0), "it is not this step's turn"),
+            (ours(), found(0), "it is not this step's turn"),
+            (after(&[]), done(0, FORWARD), "no such step was under way"),
+            (after(&[intent(0, FORWARD)]), done(0, BACKWARD), "no such step was under way"),
+            (planning(), abort(), "there is nothing to abort, or it is too late"),
+            (after(&[]), lost, "it names a step that the plan does not have"),
+            (
+                after(&[found(0), found(1), commit(&[])]),
+                abort(),
+                "there is nothing to abort, or it is too late",
+            ),
+            (after(&[]), commit(&[]), "only an applied transaction can be committed"),
+            (ours(), commit(&[]), "only an applied transaction can be committed"),
+            (applied(), commit(&[1]), "it keeps a step that is no cleanup step"),
+            (applied(), end(Outcome::Committed), "the transaction is not at its end"),
+            (planning(), end(Outcome::Committed), "the transaction is not at its end"),
+        ];
+        for (txn, record, reason) in table {
+            let mut same = txn.clone();
+            let refusal = IllegalRecord { record: record.kind(), reason };
+            assert_eq!(same.admit(&record), Err(refusal));
+            assert_eq!(same, txn);
+        }
+    }
+
+    #[test]
+    fn a_journal_begins_with_begin_and_may_be_empty() {
+        assert_eq!(Txn::replay(&[]), Ok(None));
+        let refusal = IllegalRecord { record: "sealed", reason: "a journal begins with `begin`" };
+        assert_eq!(Txn::replay(&[sealed()]), Err(refusal));
     }
 }
