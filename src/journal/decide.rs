@@ -189,3 +189,160 @@ fn store_faulty(
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::codec::VERSION;
+    use crate::journal::samples;
+
+    fn frames() -> Vec<Frame> {
+        let mut head = Head::START;
+        let seal = |record| {
+            let frame = Frame::seal(head, record).unwrap();
+            head = frame.head();
+            frame
+        };
+        samples::example().iter().map(seal).collect()
+    }
+
+    /// A clean store of the first `count` frames.
+    fn store(count: usize) -> Reading {
+        let pairs: Vec<_> =
+            frames()[..count].iter().map(|frame| (frame.key().to_vec(), frame.value().to_vec())).collect();
+        Reading::of_entries(&pairs)
+    }
+
+    fn broken_store(count: usize) -> Reading {
+        Reading { fault: Some(Fault::Broken("broken".to_owned())), ..store(count) }
+    }
+
+    fn newer_store(count: usize) -> Reading {
+        Reading { fault: Some(Fault::Newer(VERSION + 1)), ..store(count) }
+    }
+
+    fn bytes(count: usize) -> Vec<u8> {
+        twin::bytes_of(&frames()[..count])
+    }
+
+    fn twin_of(bytes: &[u8]) -> Reading {
+        twin::parse(bytes)
+    }
+
+    /// A twin of `count` frames with one byte of frame `at` (from 1) changed.
+    fn flipped(count: usize, at: usize, byte: usize, to: u8) -> Reading {
+        let mut content = bytes(count);
+        let start = bytes(at - 1).len() + 4;
+        content[start + byte] = to;
+        twin_of(&content)
+    }
+
+    /// What a decision says, in a word each for truth, store and twin.
+    fn verdict(store: Option<&Reading>, twin: Option<&Reading>) -> String {
+        match decide(store, twin) {
+            Ok(decision) => {
+                let store = match decision.store {
+                    StoreRepair::None => "keep",
+                    StoreRepair::Rebuild { .. } => "rebuild",
+                };
+                let twin = match decision.twin {
+                    TwinRepair::None => "keep",
+                    TwinRepair::Complete { .. } => "complete",
+                    TwinRepair::Rebuild { .. } => "rebuild",
+                };
+                assert_eq!(decision.truth, frames()[..decision.truth.len()]);
+                format!("{} {store} {twin}", decision.truth.len())
+            }
+            Err(OpenError::Damaged { .. }) => "damaged".to_owned(),
+            Err(OpenError::Conflict { lsn }) => format!("conflict {lsn}"),
+            Err(OpenError::TooNew { version }) => format!("too new {version}"),
+            Err(other) => panic!("unexpected: {other}"),
+        }
+    }
+
+    #[test]
+    fn i9_the_decision_table() {
+        let entry_start = bytes(4).len();
+        let cut = |length: usize| twin_of(&bytes(5)[..length]);
+        let torn = |zeros: usize| {
+            let mut content = bytes(5)[..entry_start + 20].to_vec();
+            content.resize(content.len() + zeros, 0);
+            twin_of(&content)
+        };
+        let too_long = twin_of(&[&bytes(5)[..], b"\n"].concat());
+        let newer = flipped(5, 5, 8, VERSION + 1);
+        let cases: Vec<(&str, Option<Reading>, Option<Reading>, &str)> = vec![
+            ("equal", Some(store(5)), Some(cut(bytes(5).len())), "5 keep keep"),
+            ("a crash between the two writes", Some(store(5)), Some(cut(entry_start)), "5 keep complete"),
+            ("torn in the length", Some(store(5)), Some(cut(entry_start + 2)), "5 keep complete"),
+            ("torn in the frame", Some(store(5)), Some(torn(0)), "5 keep complete"),
+            ("torn, length durable before content", Some(store(5)), Some(torn(30)), "5 keep complete"),
+            ("twin lost two", Some(store(5)), Some(twin_of(&bytes(3))), "5 keep rebuild"),
+            ("store lost one", Some(store(4)), Some(twin_of(&bytes(5))), "5 rebuild keep"),
+            ("store lost many", Some(store(1)), Some(twin_of(&bytes(5))), "5 rebuild keep"),
+            ("store empty", Some(store(0)), Some(twin_of(&bytes(5))), "5 rebuild keep"),
+            ("store damaged", Some(broken_store(2)), Some(twin_of(&bytes(5))), "5 rebuild keep"),
+            (
+                "store damaged after an unacknowledged frame",
+                Some(broken_store(5)),
+                Some(twin_of(&bytes(4))),
+                "5 rebuild complete",
+            ),
+            (
+                "store damaged, twin shorter by two",
+                Some(broken_store(5)),
+                Some(twin_of(&bytes(3))),
+                "damaged",
+            ),
+            ("store missing", None, Some(twin_of(&bytes(5))), "5 rebuild keep"),
+            ("twin missing", Some(store(5)), None, "5 keep rebuild"),
+            ("twin zero-length", Some(store(5)), Some(twin_of(b"")), "5 keep rebuild"),
+            ("twin without its header", Some(store(5)), Some(twin_of(&bytes(5)[1..])), "5 keep rebuild"),
+            ("twin with its header alone", Some(store(5)), Some(twin_of(&bytes(0))), "5 keep rebuild"),
+            ("twin damaged in the middle", Some(store(5)), Some(flipped(5, 2, 50, 0xff)), "5 keep rebuild"),
+            (
+                "twin damaged in its last frame",
+                Some(store(5)),
+                Some(flipped(5, 5, 50, 0xff)),
+                "5 keep rebuild",
+            ),
+            ("twin damaged, store shorter", Some(store(3)), Some(flipped(5, 2, 50, 0xff)), "damaged"),
+            (
+                "twin damaged at its end, store ends before",
+                Some(store(4)),
+                Some(flipped(5, 5, 50, 0xff)),
+                "damaged",
+            ),
+            ("twin torn where the store ends", Some(store(4)), Some(cut(entry_start + 2)), "damaged"),
+            ("twin longer than the store can say", Some(store(5)), Some(too_long), "damaged"),
+            ("both damaged", Some(broken_store(5)), Some(flipped(5, 2, 50, 0xff)), "damaged"),
+            ("store damaged, twin torn", Some(broken_store(5)), Some(torn(0)), "damaged"),
+            ("store missing, twin torn", None, Some(torn(0)), "damaged"),
+            ("store damaged, twin missing", Some(broken_store(5)), None, "damaged"),
+            ("both empty", Some(store(0)), Some(twin_of(&bytes(0))), "damaged"),
+            ("both newer", Some(newer_store(4)), Some(newer.clone()), "too new 2"),
+            ("newer in the store alone", Some(newer_store(4)), Some(twin_of(&bytes(4))), "too new 2"),
+            ("newer in the twin alone, no store", None, Some(newer.clone()), "too new 2"),
+            ("a flipped version in the twin", Some(store(5)), Some(newer), "5 keep rebuild"),
+            (
+                "a flipped version in the store",
+                Some(newer_store(3)),
+                Some(twin_of(&bytes(5))),
+                "5 rebuild keep",
+            ),
+        ];
+        for (name, store, twin, expected) in cases {
+            assert_eq!(verdict(store.as_ref(), twin.as_ref()), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn i9_different_frames_in_one_place_are_a_conflict() {
+        let mut other = store(3);
+        other.frames[2] = Frame::seal(other.frames[1].head(), &samples::records()[1]).unwrap();
+        assert_eq!(verdict(Some(&other), Some(&twin_of(&bytes(5)))), "conflict 3");
+        let stranger = Frame::seal(Head::START, &samples::begin_with_user("other")).unwrap();
+        other.frames = vec![stranger];
+        assert_eq!(verdict(Some(&other), Some(&twin_of(&bytes(5)))), "conflict 1");
+    }
+}
