@@ -1,7 +1,7 @@
 //! Replays every committed corpus file of `fuzz/` through the function that the fuzzer calls, on stable Rust, and
 //! some random bytes besides.
 
-#![allow(missing_docs)]
+#![allow(clippy::print_stdout, missing_docs)]
 
 use std::path::Path;
 
@@ -35,7 +35,9 @@ fn random_bytes_pass_every_target() {
     let mut runner = TestRunner::new_with_rng(config, rng);
     runner
         .run(&proptest::collection::vec(proptest::num::u8::ANY, 0..300), |bytes| {
-            targets::TARGETS.iter().for_each(|(_, target)| target(&bytes));
+            for (_, target) in targets::TARGETS {
+                target(&bytes);
+            }
             Ok(())
         })
         .unwrap();

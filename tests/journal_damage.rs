@@ -1,16 +1,17 @@
 //! Damages the journal in every way that one fault can, and holds the opening to its promise: everything that was
 //! acknowledged, or a refusal; never an earlier past, never a panic.
 
-#![allow(clippy::disallowed_methods, missing_docs)]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
+use kytx::digest::Digest;
 use kytx::effect::fs::{Attrs, Fs, FsFile, Meta, Xattr};
 use kytx::effect::os::OsFs;
 use kytx::journal::{BALLAST_BYTES, Journal, JournalError, OpenError, Repair, Store, samples, twin};
@@ -57,17 +58,17 @@ fn journal_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The bytes of everything in a directory, for "nothing was touched".
-fn content_of(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+/// What every file in a directory holds, for "nothing was touched".
+fn content_of(dir: &Path) -> Vec<(PathBuf, Digest)> {
     let mut content = Vec::new();
     let mut todo = vec![dir.to_owned()];
     while let Some(next) = todo.pop() {
         for entry in fs::read_dir(next).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                todo.push(path)
+                todo.push(path);
             } else {
-                content.push((path.clone(), fs::read(path).unwrap()))
+                content.push((path.clone(), Digest::of(&fs::read(path).unwrap())));
             }
         }
     }
@@ -123,9 +124,9 @@ fn i9_one_damaged_place_never_loses_a_record() {
                 let (found, repairs) = records_of(&dir).unwrap_or_else(|error| panic!("{case}: {error}"));
                 assert_eq!(found, records, "{case}");
                 if repairs.is_empty() {
-                    intact += 1
+                    intact += 1;
                 } else {
-                    repaired += 1
+                    repaired += 1;
                 }
                 assert_eq!(
                     records_of(&dir).unwrap(),
@@ -156,9 +157,9 @@ fn i9_a_deleted_file_never_loses_a_record() {
         copy_dir(&pristine, &dir);
         let path = dir.join(&victim);
         if path.is_dir() {
-            fs::remove_dir_all(path).unwrap()
+            fs::remove_dir_all(path).unwrap();
         } else {
-            fs::remove_file(path).unwrap()
+            fs::remove_file(path).unwrap();
         }
         assert_eq!(records_of(&dir).unwrap().0, records, "without `{}`", victim.display());
         fs::remove_dir_all(&dir).unwrap();
@@ -223,7 +224,7 @@ fn damaged_places_are_kept_and_the_repairs_are_said() {
 }
 
 #[test]
-fn i8_a_torn_last_frame_is_completed_and_a_look_does_not_call_it_damage() {
+fn i9_a_torn_last_frame_is_completed_and_a_look_does_not_call_it_damage() {
     let scratch = tempfile::tempdir().unwrap();
     let (dir, records) = (scratch.path(), samples::example());
     write_journal(dir, &records);
@@ -295,11 +296,17 @@ struct FailingFs {
     /// For tests that let a fixed number of changes through and want to know how many there are.
     errno: i32,
     persistent: bool,
+    /// A file that cannot be read the first time.
+    unreadable: Mutex<Option<PathBuf>>,
 }
 
 impl FailingFs {
     fn new(pass: usize, errno: i32, persistent: bool) -> Self {
-        Self { countdown: Arc::new(AtomicUsize::new(pass)), errno, persistent }
+        Self { countdown: Arc::new(AtomicUsize::new(pass)), errno, persistent, unreadable: Mutex::new(None) }
+    }
+
+    fn with_unreadable(path: PathBuf, errno: i32) -> Self {
+        Self { unreadable: Mutex::new(Some(path)), ..Self::new(MANY, errno, false) }
     }
 
     fn used_of(&self, pass: usize) -> usize {
@@ -406,6 +413,11 @@ impl Fs for FailingFs {
         OsFs.xattrs(path)
     }
     fn open(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
+        let mut unreadable = self.unreadable.lock().unwrap();
+        if unreadable.as_deref() == Some(path) {
+            *unreadable = None;
+            return Err(io::Error::from_raw_os_error(self.errno));
+        }
         Ok(self.wrap(OsFs.open(path)?))
     }
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
@@ -475,6 +487,7 @@ impl Fs for FailingFs {
 
 const ENOSPC: i32 = 28;
 const EIO: i32 = 5;
+const EACCES: i32 = 13;
 const MANY: usize = 1_000_000;
 
 /// Runs `work` over a file system that fails at its first changing call, then at its second, and so on until it no
@@ -641,6 +654,40 @@ fn a_crash_at_any_point_of_a_retirement_leaves_the_journal_here_or_there() {
         },
     );
     assert!(points >= 8, "{points}");
+}
+
+#[test]
+fn i9_a_place_that_the_medium_lost_is_rebuilt_and_one_that_may_not_be_read_is_left_alone() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (dir, records) = (scratch.path(), samples::example());
+    write_journal(dir, &records);
+    for victim in ["journal/db", "journal/conf", "journal.log"] {
+        let fs = FailingFs::with_unreadable(dir.join(victim), EACCES);
+        let before = content_of(dir);
+        let error = Store::open(&fs, dir).err().unwrap();
+        assert!(matches!(error, OpenError::Io { .. }), "{victim}: {error}");
+        assert_eq!(content_of(dir), before);
+
+        let fs = FailingFs::with_unreadable(dir.join(victim), EIO);
+        let opened = Store::open(&fs, dir).unwrap();
+        assert!(opened.records.iter().map(|(_, record)| record).eq(&records), "{victim}");
+        assert_eq!(opened.repairs.len(), 1, "{victim}");
+    }
+}
+
+#[test]
+fn i8_a_look_needs_no_lock_and_disturbs_no_writer() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (dir, records) = (scratch.path(), samples::committed());
+    let mut store = Store::create(&OsFs, dir, &records[0]).unwrap();
+    for (index, record) in records.iter().enumerate().skip(1) {
+        store.append(record).unwrap();
+        let view = twin::read(&OsFs, dir).unwrap();
+        assert_eq!((view.frames.len(), view.torn_tail), (index + 1, false));
+        assert_eq!(&view.frames[index].record, record);
+    }
+    drop(store);
+    assert_eq!(records_of(dir).unwrap(), (records, vec![]));
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub fn decode(data: &[u8]) {
     patched_twin(data);
 }
 
-/// Three bytes a patch: place, most significant byte first, and what is XORed in.
+/// Three bytes a patch: place, most significant byte first, and what is flipped there.
 fn patched_twin(data: &[u8]) {
     let good = good_twin();
     let mut bytes = good.clone();

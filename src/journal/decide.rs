@@ -5,6 +5,9 @@ use super::codec::{Frame, FrameFault, Head};
 use super::twin;
 use crate::txn::Lsn;
 
+/// One entry of the store: key and value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
 /// How far one of the two places could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
@@ -71,11 +74,11 @@ pub(super) enum TwinRepair {
 }
 
 impl Reading {
-    /// Reads the store's entries.
-    pub(super) fn of_entries(entries: &[(Vec<u8>, Vec<u8>)]) -> Self {
+    /// Reads the store.
+    pub(super) fn of_pairs(pairs: &[Pair]) -> Self {
         let mut reading = Self::default();
         let mut head = Head::START;
-        for (key, value) in entries {
+        for (key, value) in pairs {
             match Frame::open(head, &[&key[..], value].concat()) {
                 Ok(frame) => {
                     head = frame.head();
@@ -210,7 +213,7 @@ mod tests {
     fn store(count: usize) -> Reading {
         let pairs: Vec<_> =
             frames()[..count].iter().map(|frame| (frame.key().to_vec(), frame.value().to_vec())).collect();
-        Reading::of_entries(&pairs)
+        Reading::of_pairs(&pairs)
     }
 
     fn broken_store(count: usize) -> Reading {

@@ -169,3 +169,9 @@ impl OpenError {
         }
     }
 }
+
+/// Whether the medium lost what it held (EIO, EBADMSG, EUCLEAN): damage, which the other place can cure. Any other
+/// error (rights, too many open files) says nothing about the bytes and repairs nothing.
+fn is_bad_medium(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(5 | 74 | 117))
+}

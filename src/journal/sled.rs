@@ -4,12 +4,14 @@
 //! unopenable, damage reads as an earlier past or as a panic. `journal-format.md` 8 and 15 say what is done about it.
 
 use std::cell::Cell;
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use super::codec::Frame;
+use super::decide::Pair;
 use crate::effect::fs::{Fs, FsFile, Kind, exists, read_file};
 use crate::effect::tree::parent_of;
 
@@ -69,7 +71,7 @@ impl Sled {
     }
 
     /// Everything in it, in the order of the keys.
-    pub(super) fn entries(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>, SledFault> {
+    pub(super) fn pairs(&self) -> Result<Vec<Pair>, SledFault> {
         let db = self.db();
         guarded("read", || {
             db.iter().map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
@@ -109,16 +111,25 @@ impl Drop for Sled {
     }
 }
 
+/// Which side of a copy failed.
+pub(super) enum CopyFault {
+    /// The store cannot be read.
+    Read(std::io::Error),
+    /// The copy cannot be written.
+    Write(std::io::Error),
+}
+
 /// Copies a store to `to`, so that it can be judged without being changed: opening a damaged one cuts it.
-pub(super) fn copy_for_judgement(fs: &dyn Fs, from: &Path, to: &Path) -> std::io::Result<()> {
-    fs.mkdir(to, 0o700)?;
-    for name in fs.list(from)? {
+pub(super) fn copy_for_judgement(fs: &dyn Fs, from: &Path, to: &Path) -> Result<(), CopyFault> {
+    fs.mkdir(to, 0o700).map_err(CopyFault::Write)?;
+    for name in fs.list(from).map_err(CopyFault::Read)? {
         let (source, target) = (from.join(&name), to.join(&name));
-        match fs.stat(&source)?.kind {
+        match fs.stat(&source).map_err(CopyFault::Read)?.kind {
             Kind::Dir => copy_for_judgement(fs, &source, &target)?,
             Kind::File => {
-                let content = read_file(fs, &source, FILE_LIMIT_BYTES)?;
-                std::io::Write::write_all(&mut fs.create(&target, 0o600)?, &content)?;
+                let content = read_file(fs, &source, FILE_LIMIT_BYTES).map_err(CopyFault::Read)?;
+                let mut copy = fs.create(&target, 0o600).map_err(CopyFault::Write)?;
+                copy.write_all(&content).map_err(CopyFault::Write)?;
             }
             Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::Device => {}
         }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::ballast;
 use super::codec::{Frame, Head};
 use super::decide::{Decision, Reading, StoreRepair, TwinRepair, decide};
-use super::sled::{Sled, SledFault, copy_for_judgement, sync_store};
-use super::{Journal, JournalError, OpenError, twin};
+use super::sled::{CopyFault, Sled, SledFault, copy_for_judgement, sync_store};
+use super::{Journal, JournalError, OpenError, is_bad_medium, twin};
 use crate::effect::fs::{Fs, FsFile, exists};
 use crate::effect::tree::{make_dirs, no_tick, remove_tree, sibling};
 use crate::raw_path::RawPath;
@@ -18,7 +18,7 @@ use crate::txn::{Lsn, Record};
 pub struct Store<'fs> {
     fs: &'fs dyn Fs,
     dir: PathBuf,
-    store: Sled,
+    sled: Sled,
     twin: Box<dyn FsFile>,
     head: Head,
     ended: bool,
@@ -118,7 +118,12 @@ impl<'fs> Store<'fs> {
 
     fn open_once(fs: &'fs dyn Fs, dir: &Path) -> Result<Opened<'fs>, OpenError> {
         let places = Places { fs, dir };
-        let twin = twin::scan(fs, dir)?;
+        let twin = match twin::scan(fs, dir) {
+            Err(OpenError::Io { source, .. }) if is_bad_medium(&source) => {
+                Some(Reading::broken(format!("it cannot be read: {source}")))
+            }
+            other => other?,
+        };
         let has_store = places.has_store()?;
         if twin.is_none() && !has_store {
             return Err(OpenError::NoJournal { dir: dir.to_owned() });
@@ -139,11 +144,11 @@ impl<'fs> Store<'fs> {
     /// # Errors
     /// [`OpenError::NotEnded`] if the last record is not `End`.
     pub fn retire(self, into: &Path) -> Result<(), OpenError> {
-        let Self { fs, dir, store, ended, poisoned, .. } = self;
+        let Self { fs, dir, sled, ended, poisoned, .. } = self;
         if !ended || poisoned {
             return Err(OpenError::NotEnded { dir });
         }
-        drop(store);
+        drop(sled);
         make_dirs(fs, into, 0o700).map_err(|source| OpenError::io("create", into, source))?;
         let moved_store = into.join(STORE_NAME);
         // Left by a retirement that the power cut before its names were durable; the same records are still here.
@@ -167,7 +172,7 @@ impl<'fs> Store<'fs> {
 
     fn write(&mut self, frame: &Frame) -> Result<(), JournalError> {
         // The store first, so that of two undamaged places the twin is never ahead.
-        match self.store.append([frame]) {
+        match self.sled.append([frame]) {
             Err(SledFault::Io { source, .. }) if ballast::is_full(&source) => return Err(self.full(source)),
             other => other.map_err(JournalError::Store)?,
         }
@@ -191,6 +196,7 @@ impl Journal for Store<'_> {
             return Err(JournalError::Poisoned);
         }
         let frame = Frame::seal(self.head, record)?;
+        // I2: whoever acts on this record does so after the return, when both places hold it.
         self.poisoned = true;
         self.write(&frame)?;
         self.poisoned = false;
@@ -253,23 +259,34 @@ impl<'fs> Places<'fs, '_> {
     /// Reads the store from a copy: sled cuts a damaged store when it opens it, and a journal that is refused must
     /// be left as it was found.
     fn judge_store(&self) -> Result<Reading, OpenError> {
-        let (path, copy) = (store_path(self.dir), self.copy());
-        copy_for_judgement(self.fs, &path, &copy).map_err(|source| OpenError::io("copy", &path, source))?;
-        let db = copy.join("db");
-        let reading = if exists(self.fs, &db).map_err(|source| OpenError::io("look at", &db, source))? {
-            match Sled::open(self.fs, &copy).and_then(|store| store.entries()) {
-                Ok(entries) => Reading::of_entries(&entries),
-                Err(SledFault::Io { doing, source }) if ballast::is_full(&source) => {
-                    return Err(OpenError::Store(SledFault::Io { doing, source }));
-                }
-                Err(fault) => Reading::broken(with_cause(&fault)),
-            }
-        } else {
-            // sled would make a new, empty one.
-            Reading::broken("its file `db` is missing".to_owned())
-        };
+        let copy = self.copy();
+        let reading = self.judge_copy(&copy);
         self.remove(&copy)?;
-        Ok(reading)
+        reading
+    }
+
+    fn judge_copy(&self, copy: &Path) -> Result<Reading, OpenError> {
+        let path = store_path(self.dir);
+        match copy_for_judgement(self.fs, &path, copy) {
+            Ok(()) => {}
+            Err(CopyFault::Read(source)) if is_bad_medium(&source) => {
+                return Ok(Reading::broken(format!("it cannot be read: {source}")));
+            }
+            Err(CopyFault::Read(source)) => return Err(OpenError::io("read", &path, source)),
+            Err(CopyFault::Write(source)) => return Err(OpenError::io("write", copy, source)),
+        }
+        let db = copy.join("db");
+        if !exists(self.fs, &db).map_err(|source| OpenError::io("look at", &db, source))? {
+            // sled would make a new, empty one.
+            return Ok(Reading::broken("its file `db` is missing".to_owned()));
+        }
+        match Sled::open(self.fs, copy).and_then(|sled| sled.pairs()) {
+            Ok(pairs) => Ok(Reading::of_pairs(&pairs)),
+            Err(SledFault::Io { doing, source }) if ballast::is_full(&source) => {
+                Err(OpenError::Store(SledFault::Io { doing, source }))
+            }
+            Err(fault) => Ok(Reading::broken(with_cause(&fault))),
+        }
     }
 
     /// The twin first: if both need work, the store's truth was found only in memory until the twin holds it.
@@ -351,11 +368,11 @@ impl<'fs> Places<'fs, '_> {
 
     /// Opens both places, which hold exactly `truth`, and syncs what an earlier kytx may have left unsynced.
     fn open(&self, truth: &[Frame]) -> Result<Store<'fs>, OpenError> {
-        let store = Sled::open(self.fs, &store_path(self.dir)).map_err(|fault| match fault {
+        let sled = Sled::open(self.fs, &store_path(self.dir)).map_err(|fault| match fault {
             SledFault::Busy => OpenError::Busy { dir: self.dir.to_owned() },
             other => OpenError::Store(other),
         })?;
-        let read = Reading::of_entries(&store.entries().map_err(OpenError::Store)?);
+        let read = Reading::of_pairs(&sled.pairs().map_err(OpenError::Store)?);
         // Pair check: the copy was judged, this is the original.
         if read.frames != truth {
             return Err(OpenError::damaged("the store does not read as its copy did".to_owned()));
@@ -373,7 +390,7 @@ impl<'fs> Places<'fs, '_> {
         Ok(Store {
             fs: self.fs,
             dir: self.dir.to_owned(),
-            store,
+            sled,
             twin,
             head: last.head(),
             ended: matches!(last.record, Record::End { .. }),
