@@ -1,7 +1,7 @@
 //! Damages the journal in every way that one fault can, and holds the opening to its promise: everything that was
 //! acknowledged, or a refusal; never an earlier past, never a panic.
 
-#![allow(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr, missing_docs)]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, missing_docs)]
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -740,7 +740,9 @@ fn a_really_full_disk_still_lets_a_transaction_end() {
         .output()
         .is_ok_and(|output| output.status.success());
     if !mounted {
-        eprintln!("skipped: a_really_full_disk_still_lets_a_transaction_end (cannot mount a tmpfs)");
+        // Past the harness, which keeps the output of a test that passes to itself.
+        let name = "a_really_full_disk_still_lets_a_transaction_end";
+        writeln!(io::stderr(), "skipped: {name} (cannot mount a tmpfs)").unwrap();
         return;
     }
     let _unmount = Unmount(dir.clone());
