@@ -298,11 +298,16 @@ struct FailingFs {
     persistent: bool,
     /// A file that cannot be read the first time.
     unreadable: Mutex<Option<PathBuf>>,
+    log: Log,
 }
+
+/// The calls that decide what survives a power cut: verb and path.
+type Log = Arc<Mutex<Vec<(&'static str, PathBuf)>>>;
 
 impl FailingFs {
     fn new(pass: usize, errno: i32, persistent: bool) -> Self {
-        Self { countdown: Arc::new(AtomicUsize::new(pass)), errno, persistent, unreadable: Mutex::new(None) }
+        let (countdown, log) = (Arc::new(AtomicUsize::new(pass)), Log::default());
+        Self { countdown, errno, persistent, unreadable: Mutex::new(None), log }
     }
 
     fn with_unreadable(path: PathBuf, errno: i32) -> Self {
@@ -338,6 +343,8 @@ struct FailingFile {
     countdown: Arc<AtomicUsize>,
     errno: i32,
     persistent: bool,
+    path: PathBuf,
+    log: Log,
 }
 
 impl Read for FailingFile {
@@ -354,6 +361,7 @@ impl Write for FailingFile {
             self.inner.write_all(&buffer[..buffer.len() / 2])?;
         }
         result?;
+        self.log.lock().unwrap().push(("write", self.path.clone()));
         self.inner.write(buffer)
     }
 
@@ -371,6 +379,7 @@ impl Seek for FailingFile {
 impl FsFile for FailingFile {
     fn sync(&mut self) -> io::Result<()> {
         change(&self.countdown, self.errno, self.persistent)?;
+        self.log.lock().unwrap().push(("sync", self.path.clone()));
         self.inner.sync()
     }
 
@@ -393,9 +402,14 @@ impl FailingFs {
         change(&self.countdown, self.errno, self.persistent)
     }
 
-    fn wrap(&self, inner: Box<dyn FsFile>) -> Box<dyn FsFile> {
-        let (errno, persistent) = (self.errno, self.persistent);
-        Box::new(FailingFile { inner, countdown: Arc::clone(&self.countdown), errno, persistent })
+    fn wrap(&self, path: &Path, inner: Box<dyn FsFile>) -> Box<dyn FsFile> {
+        let (errno, persistent, path) = (self.errno, self.persistent, path.to_owned());
+        let (countdown, log) = (Arc::clone(&self.countdown), Arc::clone(&self.log));
+        Box::new(FailingFile { inner, countdown, errno, persistent, path, log })
+    }
+
+    fn note(&self, verb: &'static str, path: &Path) {
+        self.log.lock().unwrap().push((verb, path.to_owned()));
     }
 }
 
@@ -418,14 +432,14 @@ impl Fs for FailingFs {
             *unreadable = None;
             return Err(io::Error::from_raw_os_error(self.errno));
         }
-        Ok(self.wrap(OsFs.open(path)?))
+        Ok(self.wrap(path, OsFs.open(path)?))
     }
     fn open_append(&self, path: &Path) -> io::Result<Box<dyn FsFile>> {
-        Ok(self.wrap(OsFs.open_append(path)?))
+        Ok(self.wrap(path, OsFs.open_append(path)?))
     }
     fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn FsFile>> {
         self.change()?;
-        Ok(self.wrap(OsFs.create(path, mode)?))
+        Ok(self.wrap(path, OsFs.create(path, mode)?))
     }
     fn mkdir(&self, path: &Path, mode: u32) -> io::Result<()> {
         self.change()?;
@@ -453,6 +467,8 @@ impl Fs for FailingFs {
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.change()?;
+        self.note("from", from);
+        self.note("to", to);
         OsFs.rename(from, to)
     }
     fn exchange(&self, a: &Path, b: &Path) -> io::Result<()> {
@@ -474,6 +490,7 @@ impl Fs for FailingFs {
         if self.errno != ENOSPC {
             self.change()?;
         }
+        self.note("sync", dir);
         OsFs.sync_dir(dir)
     }
     fn sync_fs(&self, path: &Path) -> io::Result<()> {
@@ -672,6 +689,68 @@ fn i9_a_place_that_the_medium_lost_is_rebuilt_and_one_that_may_not_be_read_is_le
         let opened = Store::open(&fs, dir).unwrap();
         assert!(opened.records.iter().map(|(_, record)| record).eq(&records), "{victim}");
         assert_eq!(opened.repairs.len(), 1, "{victim}");
+    }
+}
+
+/// Checks the log of a run: what is renamed was synced after its last write, every file and directory of it, and
+/// the directories of both names are synced before anything is written or renamed again.
+fn check_sync_order(log: &[(&str, PathBuf)]) {
+    let renames = (0..log.len()).filter(|at| log[*at].0 == "from");
+    let mut count = 0;
+    for at in renames {
+        let (from, to) = (&log[at].1, &log[at + 1].1);
+        count += 1;
+        for (verb, path) in &log[..at] {
+            if *verb == "write" && path.starts_with(from) {
+                let synced = log[..at].iter().rev().find(|(_, other)| other == path).unwrap();
+                assert_eq!(synced.0, "sync", "`{}` is renamed with an unsynced write", from.display());
+            }
+        }
+        if from.extension().is_some_and(|extension| extension == "new") {
+            for part in ["db", "conf", "blobs", ""] {
+                let path = if part.is_empty() { from.clone() } else { from.join(part) };
+                assert!(log[..at].contains(&("sync", path.clone())), "`{}` is not synced", path.display());
+            }
+        }
+        let after = log[at + 2..].iter().take_while(|(verb, _)| *verb == "sync");
+        let after: Vec<_> = after.map(|(_, path)| path.as_path()).collect();
+        for path in [from, to] {
+            assert!(after.contains(&path.parent().unwrap()), "no sync after `{}` is renamed", from.display());
+        }
+    }
+    assert!(count > 0);
+}
+
+#[test]
+fn i2_nothing_is_renamed_before_it_is_synced_and_every_name_is_synced_at_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("state");
+    fs::create_dir(&dir).unwrap();
+    let records = samples::committed();
+    let run = |work: &dyn Fn(&FailingFs)| {
+        let fs = FailingFs::new(MANY, EIO, false);
+        work(&fs);
+        check_sync_order(&fs.log.lock().unwrap());
+    };
+    run(&|fs| drop(Store::create(fs, &dir, &records[0]).unwrap()));
+    let mut opened = Store::open(&OsFs, &dir).unwrap();
+    records[1..].iter().for_each(|record| assert!(opened.store.append(record).is_ok()));
+    drop(opened);
+    for victim in ["journal/conf", "journal.log"] {
+        damage(&dir.join(victim), Damage::Flip, 0);
+        run(&|fs| assert_eq!(Store::open(fs, &dir).unwrap().repairs.len(), 1));
+    }
+    run(&|fs| Store::open(fs, &dir).unwrap().store.retire(&dir.join("history/1")).unwrap());
+
+    // An opening syncs the store, the twin and the directory whether or not there is anything to repair.
+    fs::rename(dir.join("history/1/journal"), dir.join("journal")).unwrap();
+    fs::rename(dir.join("history/1/journal.log"), dir.join("journal.log")).unwrap();
+    let fs = FailingFs::new(MANY, EIO, false);
+    drop(Store::open(&fs, &dir).unwrap());
+    let log = fs.log.lock().unwrap();
+    for name in ["journal/db", "journal/conf", "journal/blobs", "journal", "journal.log", ""] {
+        let path = if name.is_empty() { dir.clone() } else { dir.join(name) };
+        assert!(log.contains(&("sync", path)), "an opening does not sync `{name}`");
     }
 }
 
