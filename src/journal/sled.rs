@@ -1,0 +1,218 @@
+//! The store: sled, made durable and kept from doing harm. The only file that knows sled.
+//!
+//! sled 0.34.7 by itself is not fit for a write-ahead log: `flush` never syncs, an unfinished snapshot makes a store
+//! unopenable, damage reads as an earlier past or as a panic. `journal-format.md` 8 and 15 say what is done about it.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use super::codec::Frame;
+use super::decide::Pair;
+use crate::effect::fs::{Fs, FsFile, Kind, exists, read_file};
+use crate::effect::tree::parent_of;
+
+/// sled frees its own lock some time after the last handle is dropped.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+
+/// No store is longer: 65,535 steps in full-length frames are about a third of it.
+const FILE_LIMIT_BYTES: u64 = 1 << 30;
+
+/// Why the store could not do something. After it the handle is dead.
+#[derive(Debug, thiserror::Error)]
+pub enum SledFault {
+    /// Another process has the store open, although kytx's own lock is held.
+    #[error("the store is open in another process")]
+    Busy,
+    /// The file system refused.
+    #[error("cannot {doing} the store")]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// The cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// sled found damage, or panicked.
+    #[error("cannot {doing} the store: {what}")]
+    Broken {
+        /// What was tried.
+        doing: &'static str,
+        /// What sled said.
+        what: String,
+    },
+}
+
+/// An open store.
+pub(super) struct Sled {
+    db: Option<::sled::Db>,
+    /// kytx's own descriptor of sled's `db` file, held open so that no write-back error is missed.
+    file: Box<dyn FsFile>,
+}
+
+impl Sled {
+    /// Opens the store in `path`, making an empty one where there is none, and syncs whatever sled wrote. The caller
+    /// holds kytx's lock.
+    pub(super) fn open(fs: &dyn Fs, path: &Path) -> Result<Self, SledFault> {
+        let io = |doing| move |source| SledFault::Io { doing, source };
+        remove_unfinished_snapshots(fs, path).map_err(io("clear"))?;
+        let db = open_patiently(path)?;
+        let mut store = Self { db: Some(db), file: fs.open(&path.join("db")).map_err(io("open"))? };
+        store.file.sync().map_err(io("sync"))?;
+        sync_store(fs, path).map_err(io("sync"))?;
+        let blobs = path.join("blobs");
+        if exists(fs, &blobs).map_err(io("list"))? && !fs.list(&blobs).map_err(io("list"))?.is_empty() {
+            return Err(SledFault::Broken { doing: "use", what: "its `blobs` is not empty".to_owned() });
+        }
+        Ok(store)
+    }
+
+    /// Everything in it, in the order of the keys.
+    pub(super) fn pairs(&self) -> Result<Vec<Pair>, SledFault> {
+        let db = self.db();
+        guarded("read", || {
+            db.iter().map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
+        })
+    }
+
+    /// Adds frames and returns once they are durable.
+    pub(super) fn append<'a>(
+        &mut self,
+        frames: impl IntoIterator<Item = &'a Frame>,
+    ) -> Result<(), SledFault> {
+        let db = self.db();
+        guarded("append to", || {
+            for frame in frames {
+                db.insert(frame.key(), frame.value())?;
+            }
+            db.flush()
+        })?;
+        // sled's flush ends in sync_file_range, which syncs neither length nor allocation nor the disk's cache.
+        self.file.sync().map_err(|source| SledFault::Io { doing: "sync", source })
+    }
+
+    fn db(&self) -> &::sled::Db {
+        self.db.as_ref().expect("BUG: the store is open until it is dropped")
+    }
+}
+
+impl Drop for Sled {
+    fn drop(&mut self) {
+        // sled syncs in its own drop and panics if that fails. What matters has been synced; the rest is repeated
+        // at the next open.
+        let db = self.db.take();
+        let _ = guarded("close", || {
+            drop(db);
+            Ok(())
+        });
+    }
+}
+
+/// Which side of a copy failed.
+pub(super) enum CopyFault {
+    /// The store cannot be read.
+    Read(std::io::Error),
+    /// The copy cannot be written.
+    Write(std::io::Error),
+}
+
+/// Copies a store to `to`, so that it can be judged without being changed: opening a damaged one cuts it.
+pub(super) fn copy_for_judgement(fs: &dyn Fs, from: &Path, to: &Path) -> Result<(), CopyFault> {
+    fs.mkdir(to, 0o700).map_err(CopyFault::Write)?;
+    for name in fs.list(from).map_err(CopyFault::Read)? {
+        let (source, target) = (from.join(&name), to.join(&name));
+        match fs.stat(&source).map_err(CopyFault::Read)?.kind {
+            Kind::Dir => copy_for_judgement(fs, &source, &target)?,
+            Kind::File => {
+                let content = read_file(fs, &source, FILE_LIMIT_BYTES).map_err(CopyFault::Read)?;
+                let mut copy = fs.create(&target, 0o600).map_err(CopyFault::Write)?;
+                copy.write_all(&content).map_err(CopyFault::Write)?;
+            }
+            Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::Device => {}
+        }
+    }
+    Ok(())
+}
+
+/// Syncs every file of the store, its directories and the directory that holds it: sled syncs no directory ever.
+pub(super) fn sync_store(fs: &dyn Fs, path: &Path) -> std::io::Result<()> {
+    for name in fs.list(path)? {
+        let child = path.join(name);
+        match fs.stat(&child)?.kind {
+            Kind::File => fs.open(&child)?.sync()?,
+            Kind::Dir => fs.sync_dir(&child)?,
+            Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::Device => {}
+        }
+    }
+    fs.sync_dir(path)?;
+    fs.sync_dir(parent_of(path))
+}
+
+/// A kill while sled renews its snapshot leaves `snap.N.generating`, which no later open survives.
+fn remove_unfinished_snapshots(fs: &dyn Fs, path: &Path) -> std::io::Result<()> {
+    if !exists(fs, path)? {
+        return Ok(());
+    }
+    for name in fs.list(path)? {
+        let text = name.to_string_lossy();
+        if text.starts_with("snap.") && text.ends_with(".generating") {
+            fs.unlink(&path.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+fn open_patiently(path: &Path) -> Result<::sled::Db, SledFault> {
+    let start = Instant::now();
+    loop {
+        // No background flusher: every append is synced here, so it would only add a thread.
+        let config = ::sled::Config::new().path(path).flush_every_ms(None);
+        match guarded("open", || config.open()) {
+            Err(SledFault::Io { source, .. }) if source.to_string().contains("could not acquire lock") => {
+                if start.elapsed() > LOCK_WAIT {
+                    return Err(SledFault::Busy);
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Runs a call of sled's; an error or a panic in it becomes a fault.
+fn guarded<T>(doing: &'static str, call: impl FnOnce() -> ::sled::Result<T>) -> Result<T, SledFault> {
+    install_quiet_hook();
+    QUIET.set(true);
+    let result = catch_unwind(AssertUnwindSafe(call));
+    QUIET.set(false);
+    match result {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(::sled::Error::Io(source))) => Err(SledFault::Io { doing, source }),
+        Ok(Err(other)) => Err(SledFault::Broken { doing, what: other.to_string() }),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            Err(SledFault::Broken { doing, what: text.unwrap_or_else(|| "sled panicked".to_owned()) })
+        }
+    }
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A panic that is caught and reported as a fault must not also print a backtrace at the operator.
+fn install_quiet_hook() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                previous(info);
+            }
+        }));
+    });
+}

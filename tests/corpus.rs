@@ -1,0 +1,44 @@
+//! Replays every committed corpus file of `fuzz/` through the function that the fuzzer calls, on stable Rust, and
+//! some random bytes besides.
+
+#![allow(clippy::print_stdout, missing_docs)]
+
+use std::path::Path;
+
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+#[test]
+fn every_corpus_file_passes_its_target() {
+    for (name, target) in targets::TARGETS {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+        let mut files: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        assert!(!files.is_empty(), "`{}` is empty", dir.display());
+        for file in &files {
+            // Captured output names the file that broke a promise.
+            println!("{}", file.display());
+            target(&std::fs::read(file).unwrap());
+        }
+        println!("{name}: {} files", files.len());
+    }
+}
+
+#[test]
+fn random_bytes_pass_every_target() {
+    let seed = [0x5a; 32];
+    println!("seed: {seed:?}");
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let config = Config { cases: 500, failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    runner
+        .run(&proptest::collection::vec(proptest::num::u8::ANY, 0..300), |bytes| {
+            for (_, target) in targets::TARGETS {
+                target(&bytes);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
