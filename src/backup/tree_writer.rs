@@ -59,7 +59,10 @@ pub fn forget(_: PathBuf, _: Box<dyn FsFile>) -> io::Result<()> {
 /// Several, because a file system's journal commits many at the price of one. The handle that wrote is the one that
 /// is synced: a handle opened later may miss an earlier write-back error. With one thread or none everything happens
 /// here, in order.
-pub fn with_syncing<T>(threads: usize, work: impl FnOnce(Closing<'_>) -> io::Result<T>) -> io::Result<T> {
+pub fn with_syncing<T, E: From<io::Error>>(
+    threads: usize,
+    work: impl FnOnce(Closing<'_>) -> Result<T, E>,
+) -> Result<T, E> {
     let sync = |path: PathBuf, mut file: Box<dyn FsFile>| file.sync().context("sync", &path);
     if threads <= 1 {
         return work(&sync);
@@ -89,7 +92,7 @@ pub fn with_syncing<T>(threads: usize, work: impl FnOnce(Closing<'_>) -> io::Res
         })
     })?;
     // Only now every thread has ended: what failed last must not get lost.
-    fetch_failure().map_or(Ok(worked), Err)
+    fetch_failure().map_or(Ok(worked), |error| Err(error.into()))
 }
 
 /// Makes a tree under a directory that it creates.
