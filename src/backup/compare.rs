@@ -177,6 +177,7 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::effect::fs::Kind;
+    use Aspect::{Content, Kind as OfKind, Missing, Mode, Mtime, Owner, Size, Unexpected, Xattrs};
 
     #[test]
     fn every_difference_is_named() {
@@ -193,7 +194,6 @@ mod tests {
         let found = Manifest { entries: vec![dir, after, entry("g", Kind::Socket), entry("k", Kind::File)] };
         let all = compare(&expected, &found, Ignoring::default());
         let aspects: Vec<Aspect> = all.iter().map(|difference| difference.aspect).collect();
-        use Aspect::{Content, Kind as OfKind, Missing, Mode, Mtime, Owner, Size, Unexpected, Xattrs};
         assert_eq!(aspects, [Mtime, Missing, Mode, Owner, Mtime, Size, Xattrs, Content, Unexpected, OfKind]);
         assert_eq!(all[2].to_string(), "`f`: mode is 0600, expected 0644");
         assert_eq!(all[1].to_string(), "`a` is missing: expected a FIFO");

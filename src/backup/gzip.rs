@@ -51,9 +51,9 @@ pub fn deflate_member(input: &[u8], deflate: &mut Compress, output: &mut Vec<u8>
         }
         let (run, tail) = rest.split_at(length);
         if noise {
-            store(run, output)
+            store(run, output);
         } else {
-            compress(run, deflate, output)
+            compress(run, deflate, output);
         }
         rest = tail;
     }
@@ -157,7 +157,9 @@ mod tests {
     use std::io::Read;
 
     fn noise(length: usize) -> Vec<u8> {
-        blake3::Hasher::new().finalize_xof().bytes().take(length).map(|byte| byte.unwrap()).collect()
+        let mut bytes = vec![0; length];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        bytes
     }
 
     #[test]
@@ -169,7 +171,7 @@ mod tests {
             Vec::new(),
             b"x".to_vec(),
             text.clone(),
-            noise[..STORED_BYTES_MAX + 1].to_vec(),
+            noise[..=STORED_BYTES_MAX].to_vec(),
             [&text[..200_000], &noise, &text, &zeros][..].concat(),
             [&noise[..], &zeros, &noise[..131_072]].concat(),
         ];

@@ -362,10 +362,10 @@ pub(crate) mod tests {
         let changes: [fn(&mut Entry); 3] =
             [|e| e.mode = 0o600, |e| e.mtime.ns = 6, |e| e.content = Some(Digest::ZERO)];
         for change in changes {
-            let mut changed = here.clone();
-            change(&mut changed.entries[2]);
-            assert_ne!(changed.content_digest(&"a".into()), Some(digest));
-            assert_ne!(changed.content_digest(&"a/f".into()), here.content_digest(&"a/f".into()));
+            let mut altered = here.clone();
+            change(&mut altered.entries[2]);
+            assert_ne!(altered.content_digest(&"a".into()), Some(digest));
+            assert_ne!(altered.content_digest(&"a/f".into()), here.content_digest(&"a/f".into()));
         }
     }
 

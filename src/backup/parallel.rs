@@ -1,7 +1,8 @@
 //! Two shapes of work by several threads: independent items, and a stream whose results are wanted in order.
 
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -74,8 +75,9 @@ pub fn ordered<J: Send, T, E: Send>(
                 loop {
                     let taken = queue_out.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((place, mut job)) = taken else { return };
-                    work(&mut job);
-                    if done_in.send((place, job)).is_err() {
+                    // A job that vanished with its thread would leave the other threads waiting for ever.
+                    let worked = catch_unwind(AssertUnwindSafe(|| work(&mut job)));
+                    if done_in.send(worked.map(|()| (place, job))).is_err() {
                         return;
                     }
                 }
@@ -83,11 +85,11 @@ pub fn ordered<J: Send, T, E: Send>(
         }
         drop(done_in);
         let mut results = Ordered { done: done_out, free: free_in, early: BTreeMap::new(), next: 0 };
-        let consumed = consume(&mut results);
+        let outcome = consume(&mut results);
         drop(results);
-        let produced = producer.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let made = producer.join().unwrap_or_else(|panic| resume_unwind(panic));
         // Where both failed, the producer failed first: it only ever fails on its own account.
-        produced.and(consumed)
+        made.and(outcome)
     })
 }
 
@@ -115,7 +117,7 @@ impl<J> Feeder<J> {
 
 /// The consumer's end.
 pub struct Ordered<J> {
-    done: Receiver<(u64, J)>,
+    done: Receiver<Result<(u64, J), Box<dyn Any + Send>>>,
     free: Sender<J>,
     early: BTreeMap<u64, J>,
     next: u64,
@@ -129,7 +131,7 @@ impl<J> Ordered<J> {
                 self.next += 1;
                 return Some(job);
             }
-            let (place, job) = self.done.recv().ok()?;
+            let (place, job) = self.done.recv().ok()?.unwrap_or_else(|panic| resume_unwind(panic));
             self.early.insert(place, job);
         }
     }
@@ -165,9 +167,8 @@ mod tests {
                     if fail_producer && number == 50 {
                         return Err("producer");
                     }
-                    let Some(mut job) = feeder.take() else { return Ok(()) };
-                    job = number + job * 0;
-                    feeder.put(job);
+                    let Some(_) = feeder.take() else { return Ok(()) };
+                    feeder.put(number);
                 }
                 Ok(())
             },
@@ -184,6 +185,30 @@ mod tests {
                 Ok(seen)
             },
         )
+    }
+
+    #[test]
+    fn a_panic_in_one_thread_reaches_the_caller() {
+        let outcome = catch_unwind(|| {
+            ordered(
+                2,
+                vec![(); 4],
+                |feeder| {
+                    while feeder.take().is_some() {
+                        feeder.put(());
+                    }
+                    Ok::<_, ()>(())
+                },
+                |()| panic!("BUG: on purpose"),
+                |results| {
+                    while results.take_next().is_some() {
+                        results.recycle(());
+                    }
+                    Ok(())
+                },
+            )
+        });
+        assert!(outcome.is_err());
     }
 
     #[test]

@@ -242,13 +242,11 @@ mod tests {
         bytes.resize(1024, 0);
         let mut header = tar::Header::new_ustar();
         header.set_path("t/f").unwrap();
-        (
-            header.set_size(0),
-            header.set_mode(0o644),
-            header.set_uid(0),
-            header.set_gid(0),
-            header.set_mtime(0),
-        );
+        for set in [tar::Header::set_size, tar::Header::set_uid, tar::Header::set_gid, tar::Header::set_mtime]
+        {
+            set(&mut header, 0);
+        }
+        header.set_mode(0o644);
         header.set_cksum();
         bytes.extend_from_slice(header.as_bytes());
         bytes.resize(4096, 0);
