@@ -35,3 +35,23 @@ pub fn fuzz_decode(bytes: &[u8]) {
         assert_eq!(index.encode(), bytes, "BUG: an index has two encodings");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_corpus_of_the_fuzzer_is_decoded_or_refused_as_its_names_say() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/manifest");
+        for name in ["manifest-awkward", "manifest-empty", "index-awkward", "index-empty"] {
+            let bytes = std::fs::read(format!("{corpus}/{name}")).unwrap();
+            let decoded = manifest::Manifest::decode(&bytes).is_ok() || index::Index::decode(&bytes).is_ok();
+            assert!(decoded, "{name}");
+        }
+        for file in std::fs::read_dir(corpus).unwrap() {
+            fuzz_decode(&std::fs::read(file.unwrap().path()).unwrap());
+        }
+        let too_new = std::fs::read(format!("{corpus}/manifest-too-new")).unwrap();
+        assert_eq!(manifest::Manifest::decode(&too_new), Err(FormatError::TooNew { version: 9, known: 1 }));
+    }
+}
