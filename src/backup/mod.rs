@@ -5,6 +5,7 @@
 //! tree made from entries), [`package`] and [`unpack`] (somebody else's archive, hostile until proven), [`verify`].
 
 pub mod archive;
+mod blocks;
 mod codec;
 pub mod compare;
 mod gzip;
@@ -13,6 +14,7 @@ mod intake;
 pub mod manifest;
 pub mod package;
 mod parallel;
+mod pour;
 pub mod read_back;
 mod tar_in;
 mod tar_out;

@@ -1,30 +1,20 @@
 //! Reads an archive of kytx again, block by block, and goes on behind damage.
 
-use std::io::{self, Read, SeekFrom};
+use std::io;
 use std::path::Path;
 
-use flate2::Decompress;
-
+pub use super::blocks::DamagedBlock;
+use super::blocks::{Blocks, Job, read_blocks};
 use super::compare::{Difference, Ignoring, compare};
-use super::gzip::inflate_member;
 use super::index::Index;
 use super::manifest::{Entry, Manifest, find};
-use super::parallel::{Feeder, Ordered, ordered};
+use super::parallel::ordered;
 use super::tar_in::{Member, MemberKind, Members, TarError};
 use super::tree_writer::{Nowhere, Sink};
 use crate::digest::{Digest, Hasher};
-use crate::effect::fs::{Fs, FsFile, Kind};
+use crate::effect::fs::{Fs, Kind};
 use crate::effect::tree::{Context, Tick};
 use crate::raw_path::RawPath;
-
-/// A block that is not as it was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DamagedBlock {
-    /// Its place in the index.
-    pub block: usize,
-    /// What is wrong with it.
-    pub what: String,
-}
 
 /// A name that the archive does not give back as the manifest says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +103,7 @@ pub fn check_blocks(
 ) -> io::Result<Reading> {
     let mut reading = Reading::default();
     check_length(fs, archive, index, &mut reading)?;
-    let pool = pool_for(threads);
+    let pool = Job::pool(threads);
     let damaged = ordered(
         threads,
         pool,
@@ -148,14 +138,14 @@ pub fn read(
     check_length(fs, archive, index, &mut reading)?;
     ordered(
         threads,
-        pool_for(threads),
+        Job::pool(threads),
         |feeder| read_blocks(fs, archive, index, tick, feeder),
         |job| {
             job.check(index);
             job.inflate(index);
         },
         |results| {
-            let blocks = Blocks { results, index, current: None, position: 0, damaged: Vec::new() };
+            let blocks = Blocks::new(results, index);
             let mut reader = Reader {
                 members: Members::new(blocks),
                 manifest,
@@ -178,136 +168,6 @@ fn check_length(fs: &dyn Fs, archive: &Path, index: &Index, reading: &mut Readin
         reading.other.push(format!("the archive has {found} bytes, expected {expected}"));
     }
     Ok(())
-}
-
-/// One block on its way, with the buffers that it keeps for the next.
-struct Job {
-    block: usize,
-    member: Vec<u8>,
-    plain: Vec<u8>,
-    inflate: Decompress,
-    fault: Option<String>,
-}
-
-fn pool_for(threads: usize) -> Vec<Job> {
-    let job = |_| Job {
-        block: 0,
-        member: Vec::new(),
-        plain: Vec::new(),
-        inflate: Decompress::new(false),
-        fault: None,
-    };
-    (0..2 * threads.max(1) + 2).map(job).collect()
-}
-
-impl Job {
-    fn check(&mut self, index: &Index) {
-        if self.fault.is_none() && Digest::of(&self.member) != index.blocks[self.block].digest {
-            self.fault = Some("its bytes have changed".to_owned());
-        }
-    }
-
-    fn inflate(&mut self, index: &Index) {
-        let plain_bytes = index.blocks[self.block].plain_bytes as usize;
-        if self.fault.is_none()
-            && let Err(error) = inflate_member(&self.member, plain_bytes, &mut self.inflate, &mut self.plain)
-        {
-            self.fault = Some(error.to_string());
-        }
-    }
-}
-
-/// A block that the medium does not give up costs that block and not the rest.
-fn read_blocks(
-    fs: &dyn Fs,
-    archive: &Path,
-    index: &Index,
-    tick: Tick<'_>,
-    feeder: &mut Feeder<Job>,
-) -> io::Result<()> {
-    let mut file = fs.open(archive).context("open", archive)?;
-    for (block, place) in index.blocks.iter().enumerate() {
-        let Some(mut job) = feeder.take() else { return Ok(()) };
-        job.block = block;
-        job.member.resize(place.length_bytes as usize, 0);
-        job.fault = read_at(file.as_mut(), place.offset, &mut job.member).err().map(|error| {
-            if error.kind() == io::ErrorKind::UnexpectedEof {
-                "the archive is cut off".to_owned()
-            } else {
-                format!("it cannot be read: {error}")
-            }
-        });
-        feeder.put(job);
-        tick(place.length_bytes.into())?;
-    }
-    Ok(())
-}
-
-fn read_at(file: &mut dyn FsFile, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-    file.seek(SeekFrom::Start(offset))?;
-    file.read_exact(buffer)
-}
-
-/// The inflated blocks as one stream, which fails at a damaged block and can be taken up behind it.
-struct Blocks<'a> {
-    results: &'a mut Ordered<Job>,
-    index: &'a Index,
-    current: Option<Job>,
-    position: usize,
-    damaged: Vec<DamagedBlock>,
-}
-
-impl Blocks<'_> {
-    /// Goes to the next block. `None` at the end, `Some(false)` if it is damaged.
-    fn advance(&mut self) -> Option<bool> {
-        if let Some(job) = self.current.take() {
-            self.results.recycle(job);
-        }
-        let job = self.results.take_next()?;
-        self.position = 0;
-        if let Some(what) = &job.fault {
-            self.damaged.push(DamagedBlock { block: job.block, what: what.clone() });
-            self.results.recycle(job);
-            return Some(false);
-        }
-        self.current = Some(job);
-        Some(true)
-    }
-
-    /// Goes on to the next header behind this place. `false` if there is none.
-    fn resume(&mut self) -> bool {
-        while let Some(sound) = self.advance() {
-            if sound
-                && let Some(job) = &self.current
-                && let Some(offset) = self.index.blocks[job.block].first_header
-            {
-                self.position = offset as usize;
-                return true;
-            }
-        }
-        false
-    }
-}
-
-impl Read for Blocks<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if let Some(job) = &self.current
-                && self.position < job.plain.len()
-            {
-                let rest = &job.plain[self.position..];
-                let count = rest.len().min(buffer.len());
-                buffer[..count].copy_from_slice(&rest[..count]);
-                self.position += count;
-                return Ok(count);
-            }
-            match self.advance() {
-                None => return Ok(0),
-                Some(true) => {}
-                Some(false) => return Err(io::Error::other("it lies in a damaged block")),
-            }
-        }
-    }
 }
 
 struct Reader<'a, 'r> {

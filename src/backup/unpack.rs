@@ -5,12 +5,13 @@ use std::path::Path;
 
 use super::compare::{Ignoring, compare};
 use super::manifest::{Entry, Manifest};
-use super::package::{Limits, PackageError, content_of, pour};
+use super::package::{Limits, PackageError, content_of};
+use super::pour::pour;
 use super::tree_writer::{Sink, TreeWriter, sync_dirs, with_syncing};
 use super::walk::Contents;
 use crate::digest::Digest;
 use crate::effect::fs::Fs;
-use crate::effect::tree::Tick;
+use crate::effect::tree::{Tick, parent_of};
 use crate::raw_path::RawPath;
 
 /// Unpacks the package at `path` into `into`, which must not exist, everything below the top directory directly into
@@ -28,7 +29,7 @@ pub fn unpack(
     threads: usize,
     tick: Tick<'_>,
 ) -> Result<Manifest, PackageError> {
-    let free_bytes = fs.free_bytes(super::super::effect::tree::parent_of(into))?;
+    let free_bytes = fs.free_bytes(parent_of(into))?;
     let (manifest, owner_lost) = with_syncing(threads, |closing| {
         let writer = TreeWriter::create(fs, into, closing)?;
         let mut sink = Owned { writer, owner };
