@@ -154,6 +154,8 @@ fn pax_record(key: &[u8], value: &[u8], records: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods)]
+
     use super::super::manifest::tests::entry;
     use super::*;
 
@@ -185,5 +187,12 @@ mod tests {
         assert_eq!(bytes.len(), 512);
         let header = Header::from_byte_slice(&bytes);
         assert_eq!((header.entry_size().unwrap(), header.uid().unwrap()), (9 << 30, 4_000_000_000));
+        // GNU tar shows the header before it misses the content.
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("a"), &bytes).unwrap();
+        let listing =
+            std::process::Command::new("tar").arg("-tvf").arg(dir.path().join("a")).output().unwrap();
+        let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
+        assert!(listing.contains("9663676416") && listing.contains("top/large"), "{listing}");
     }
 }
