@@ -3,7 +3,8 @@
 //!
 //! The home is generated: two thirds nearly incompressible, in files of jar size, the rest logs and configuration.
 //! `KYTX_BENCH_MIB` (default 256) is its size, `KYTX_BENCH_ROUNDS` (default 3) how often, `KYTX_BENCH_THREADS`
-//! (default 2) how wide, `KYTX_BENCH_DIR` (default: the system's) where. Both sides find the tree in the page cache.
+//! (default 2) how wide, `KYTX_BENCH_DIR` (default: the system's) where. Both sides find the tree in the page cache;
+//! our read back comes from the medium, as writing dropped the archive's pages, and `gzip -t` finds its own still there.
 
 #![allow(clippy::disallowed_methods, clippy::print_stdout, missing_docs)]
 

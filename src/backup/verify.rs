@@ -11,8 +11,11 @@
 //! that cannot do the work.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::Path;
+
+use serde::Serialize;
 
 use super::compare::{Aspect, Difference, Ignoring, compare};
 use super::index::{Block, Index};
@@ -27,7 +30,8 @@ use crate::effect::tree::{Tick, copy_tree, parent_of, remove_tree};
 use crate::raw_path::RawPath;
 
 /// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Worth knowing; nothing is wrong.
     Note,
@@ -38,7 +42,7 @@ pub enum Severity {
 }
 
 /// One thing that is not as it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
@@ -48,6 +52,17 @@ pub struct Finding {
     pub what: String,
     /// What to do, likewise; empty where there is nothing to do.
     pub advice: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Note => "note",
+            Severity::Warning => "warning",
+            Severity::Damage => "damage",
+        };
+        write!(f, "{severity}: `{}`: {}", self.subject, self.what)
+    }
 }
 
 /// A file with the digest that the journal has for it: plain blake3.
