@@ -291,6 +291,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::effect::os::OsFs;
     use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     /// An entry to start from.
     pub(crate) fn entry(path: &str, kind: Kind) -> Entry {
@@ -370,6 +371,8 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(20_261_124), ..ProptestConfig::default() })]
+
         #[test]
         fn damaged_bytes_never_panic(place in 0..sample().encode().len(), byte: u8, tail: Vec<u8>) {
             let mut bytes = sample().encode();
