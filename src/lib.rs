@@ -7,7 +7,7 @@
 //! 3. [`engine`]: one loop; ask `txn`, write the journal, look, act.
 //! 4. [`effect`]: the only code that touches the machine.
 //! 5. [`mutate`]: the closed list of things kytx can do, each with probe, apply, undo.
-//! 6. `kyligence`, [`backup`], `hadoop`: what an installation, an archive and cube data are.
+//! 6. [`kyligence`], [`backup`], `hadoop`: what an installation, an archive and cube data are.
 //! 7. `cli`: words; arguments, questions, progress, messages, exit codes.
 
 pub mod backup;
@@ -15,6 +15,7 @@ pub mod digest;
 pub mod effect;
 pub mod engine;
 pub mod journal;
+pub mod kyligence;
 pub mod mutate;
 pub mod raw_path;
 pub mod txn;

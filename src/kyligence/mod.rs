@@ -1,0 +1,11 @@
+//! Everything kytx knows about the product: what a home is, what an operator owns in it, how its service and its
+//! metadata tool behave.
+//!
+//! The product's own tools lie: a backup that failed exits 0, a start that returned 0 has not started, a pid file may
+//! name a stranger. So state is established here by looking, and what can be judged from text alone (a version, a
+//! merge, a tool's output) is a pure function on that text.
+
+pub mod merge;
+pub mod properties;
+pub mod secrets;
+pub mod version;
