@@ -5,7 +5,9 @@
 //! name a stranger. So state is established here by looking, and what can be judged from text alone (a version, a
 //! merge, a tool's output) is a pure function on that text.
 
+pub mod home;
 pub mod merge;
+pub mod metadata_url;
 pub mod properties;
 pub mod secrets;
 pub mod version;

@@ -109,7 +109,9 @@ impl Properties {
             }
             // The last line asks for a continuation: a blank one ends it, or it would swallow what is appended.
             if last.is_open() {
-                last.raw.extend_from_slice(end);
+                // Its own kind of end: `\n` behind a lone `\r` would make one end of the two.
+                let own_end = end_of_line(&last.raw).to_vec();
+                last.raw.extend_from_slice(&own_end);
             }
         }
         let raw = [text.as_bytes(), end].concat();
@@ -388,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_line_that_asks_for_more_does_not_swallow_what_is_appended() {
-        for open in ["a=b\\", "a=b\\\n", "\\", "a=b\\\n  c\\"] {
+        for open in ["a=b\\", "a=b\\\n", "\\", "a=b\\\n  c\\", "=\na\\\r"] {
             let mut file = Properties::parse(open.as_bytes());
             file.append("k", "v");
             assert_eq!(Properties::parse(&file.render()).get("k"), Some("v"), "{open:?}");
