@@ -5,9 +5,12 @@
 //! name a stranger. So state is established here by looking, and what can be judged from text alone (a version, a
 //! merge, a tool's output) is a pure function on that text.
 
+pub mod carry;
 pub mod home;
+pub mod listing;
 pub mod merge;
 pub mod metadata_url;
 pub mod properties;
+pub mod scan;
 pub mod secrets;
 pub mod version;
