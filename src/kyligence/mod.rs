@@ -9,6 +9,8 @@ pub mod carry;
 pub mod home;
 pub mod listing;
 pub mod merge;
+pub mod metadata;
+pub mod metadata_output;
 pub mod metadata_url;
 pub mod process;
 pub mod properties;

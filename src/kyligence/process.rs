@@ -31,7 +31,9 @@ const PID_FILE_LIMIT_BYTES: u64 = 64 << 10;
 pub enum Role {
     /// It is the server.
     Service,
-    /// Anything else: a script, a tool, a guardian, a shell that stands in the directory.
+    /// The server or its scripts started it, and stop it: a Spark driver, the guardian.
+    Child,
+    /// Anything else: a script, a tool, a shell that stands in the directory.
     Other,
 }
 
@@ -50,13 +52,15 @@ pub struct HomeProcess {
     pub command: String,
 }
 
-/// A pid file of the home that names no process of the home.
+/// A pid file of the home that names a stranger, or nobody who lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StalePidFile {
     /// The file, relative to the home.
     pub file: RawPath,
     /// The living strangers that it names. Empty if it names nobody who lives.
     pub strangers: Vec<u32>,
+    /// The home's own processes that it names beside them.
+    pub ours: Vec<u32>,
 }
 
 /// What a look at the machine found about a home.
@@ -115,7 +119,9 @@ pub fn scan(fs: &dyn Fs, proc_dir: &Path, names: &[&Path], own_pid: u32) -> io::
         }
     }
     let home = homes.first().expect("BUG: a home has a path");
-    let stale = stale_pid_files(fs, home, &found, &all)?;
+    let pid_files = read_pid_files(fs, home)?;
+    mark_children(&mut found, &all, &pid_files);
+    let stale = stale_pid_files(&found, &all, &pid_files);
     Ok(Processes { found, stale, hidden })
 }
 
@@ -272,32 +278,53 @@ fn ancestors(all: &BTreeMap<u32, Seen>, pid: u32) -> Vec<u32> {
     line
 }
 
-fn stale_pid_files(
-    fs: &dyn Fs,
-    home: &Path,
-    found: &[HomeProcess],
-    all: &BTreeMap<u32, Seen>,
-) -> io::Result<Vec<StalePidFile>> {
-    let mut stale = Vec::new();
+/// The pid files that exist, and the numbers in them.
+fn read_pid_files(fs: &dyn Fs, home: &Path) -> io::Result<Vec<(&'static str, Vec<u32>)>> {
+    let mut files = Vec::new();
     for file in PID_FILES {
-        let bytes = match read_file(fs, &home.join(file), PID_FILE_LIMIT_BYTES) {
-            Ok(bytes) => bytes,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                continue;
+        match read_file(fs, &home.join(file), PID_FILE_LIMIT_BYTES) {
+            Ok(bytes) => {
+                let text = String::from_utf8_lossy(&bytes);
+                files.push((file, text.split_whitespace().filter_map(|word| word.parse().ok()).collect()));
             }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
             Err(error) => return Err(error),
-        };
-        let text = String::from_utf8_lossy(&bytes);
-        let pids: Vec<u32> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        let ours = |pid: &u32| found.iter().any(|process| process.pid == *pid);
-        let strangers: Vec<u32> =
-            pids.iter().copied().filter(|pid| all.contains_key(pid) && !ours(pid)).collect();
-        // A line that names one of ours beside a stranger is as dangerous: `kylin.sh stop` kills them all.
-        if !strangers.is_empty() || !pids.iter().any(ours) {
-            stale.push(StalePidFile { file: file.into(), strangers });
         }
     }
-    Ok(stale)
+    Ok(files)
+}
+
+/// A process of the home that descends from its server, or that a pid file names, goes when the server is stopped.
+fn mark_children(
+    found: &mut [HomeProcess],
+    all: &BTreeMap<u32, Seen>,
+    pid_files: &[(&'static str, Vec<u32>)],
+) {
+    let services: Vec<u32> = found.iter().filter(|p| p.role == Role::Service).map(|p| p.pid).collect();
+    for process in found.iter_mut().filter(|process| process.role == Role::Other) {
+        let descends = ancestors(all, process.pid).iter().any(|pid| services.contains(pid));
+        if descends || pid_files.iter().any(|(_, pids)| pids.contains(&process.pid)) {
+            process.role = Role::Child;
+        }
+    }
+}
+
+fn stale_pid_files(
+    found: &[HomeProcess],
+    all: &BTreeMap<u32, Seen>,
+    pid_files: &[(&'static str, Vec<u32>)],
+) -> Vec<StalePidFile> {
+    let is_ours = |pid: &u32| found.iter().any(|process| process.pid == *pid);
+    let mut stale = Vec::new();
+    for (file, pids) in pid_files {
+        let (ours, others): (Vec<u32>, Vec<u32>) = pids.iter().partition(|pid| is_ours(pid));
+        let strangers: Vec<u32> = others.into_iter().filter(|pid| all.contains_key(pid)).collect();
+        // A line that names one of ours beside a stranger is as dangerous: `kylin.sh stop` ends them all.
+        if !strangers.is_empty() || ours.is_empty() {
+            stale.push(StalePidFile { file: (*file).into(), strangers, ours });
+        }
+    }
+    stale
 }
 
 #[cfg(test)]
@@ -427,6 +454,20 @@ pub(super) mod tests {
         assert_eq!(stale("30\n31\n"), [vec![31]]);
         assert_eq!(stale("29"), [vec![0; 0]]);
         assert_eq!(stale(""), [vec![0; 0]]);
+    }
+
+    #[test]
+    fn what_the_server_started_is_its_own() {
+        let machine = Machine::new();
+        machine.plant(30, &["java", "-Dcatalina.base=HOME/tomcat"], "/", "");
+        plant(&machine.proc_dir(), 31, ('S', 30), &["sh"], "/", "");
+        let driver = machine.home().join("spark/jars");
+        plant(&machine.proc_dir(), 32, ('S', 31), &["java", "-cp", driver.to_str().unwrap()], "/", "");
+        machine.plant(33, &["sh", "HOME/bin/guardian.sh"], "/", "");
+        machine.plant(34, &["sh", "HOME/bin/metastore.sh"], "/", "");
+        std::fs::write(machine.home().join("kgid"), "33").unwrap();
+        let roles = [(30, Role::Service), (32, Role::Child), (33, Role::Child), (34, Role::Other)];
+        assert_eq!(machine.roles(), roles);
     }
 
     #[test]

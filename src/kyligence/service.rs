@@ -13,7 +13,7 @@ use super::home::Readiness;
 use super::process::{HomeProcess, Processes, StalePidFile};
 use crate::effect::fs::{Fs, exists};
 use crate::effect::shell::{Call, Ran, Shell};
-use crate::effect::tree::{Context as _, parent_of};
+use crate::effect::tree::{Context as _, atomic_write, parent_of};
 use crate::raw_path::RawPath;
 
 /// How long `kylin.sh stop` may take. Ten rounds of three seconds, the guardian before them.
@@ -69,8 +69,8 @@ pub enum ServiceError {
         /// Why.
         source: io::Error,
     },
-    /// A stale file could not be removed.
-    #[error("cannot clear the stale file")]
+    /// A stale file could not be removed or put right.
+    #[error("cannot set the home's process files right")]
     Stale(#[source] io::Error),
     /// Processes stay.
     #[error(
@@ -157,14 +157,15 @@ pub fn script_call(home: &Path, script: &str, args: &[&str], time_limit: Option<
 
 /// Stops the service of a home, and returns once no process of it is left, within `limit` after the script.
 ///
-/// A pid file that names a stranger or nobody is removed first: the script would kill the stranger. Restartable: a
-/// service that is down already is fine.
+/// A pid file that names a stranger or nobody is removed first, and one that names the server is put in its place if it
+/// runs: the script would kill the stranger and leave the server. Restartable: a service that is down already is fine.
 pub fn stop(tools: &mut ServiceTools<'_>, home: &Path, limit: Duration) -> Result<(), ServiceError> {
     let before = look(tools, home)?;
     clear_stale(tools, home, &before)?;
     if before.found.is_empty() {
         return Ok(());
     }
+    name_services(tools, home, &before)?;
     let ran = run(tools, script_call(home, "kylin.sh", &["stop"], Some(STOP_SCRIPT_LIMIT)))?;
     let mut waited = Duration::ZERO;
     loop {
@@ -283,6 +284,16 @@ fn clear_stale(tools: &ServiceTools<'_>, home: &Path, seen: &Processes) -> Resul
         remove_if_there(tools.fs, &home.join(file))?;
     }
     Ok(())
+}
+
+/// The script stops whom the pid file names: the server and nobody else.
+fn name_services(tools: &ServiceTools<'_>, home: &Path, seen: &Processes) -> Result<(), ServiceError> {
+    let path = home.join("pid");
+    if !seen.service_runs() || exists(tools.fs, &path).map_err(ServiceError::Stale)? {
+        return Ok(());
+    }
+    let lines: String = seen.services().map(|process| format!("{}\n", process.pid)).collect();
+    atomic_write(tools.fs, &path, lines.as_bytes(), 0o644).map_err(ServiceError::Stale)
 }
 
 fn remove_if_there(fs: &dyn Fs, path: &Path) -> Result<(), ServiceError> {

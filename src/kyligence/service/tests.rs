@@ -30,6 +30,8 @@ struct Machine {
     timeline: RefCell<Vec<(u64, Vec<HomeProcess>)>>,
     stale: RefCell<Vec<StalePidFile>>,
     calls: RefCell<Vec<Call>>,
+    /// The pid file as the last script found it.
+    pid_at_call: RefCell<Option<String>>,
     on_call: (i32, Vec<(u64, Vec<HomeProcess>)>),
     ready_at_s: u64,
     interrupted_at_s: u64,
@@ -38,6 +40,7 @@ struct Machine {
 impl Shell for Machine {
     fn run(&self, call: &Call) -> io::Result<Ran> {
         self.calls.borrow_mut().push(call.clone());
+        *self.pid_at_call.borrow_mut() = std::fs::read_to_string(self.home().join("pid")).ok();
         let later = self.on_call.1.iter().map(|(s, who)| (self.now_s.get() + s, who.clone()));
         self.timeline.borrow_mut().extend(later);
         Ok(ran(self.on_call.0))
@@ -52,6 +55,7 @@ impl Machine {
             timeline: RefCell::new(vec![(0, running)]),
             stale: RefCell::default(),
             calls: RefCell::default(),
+            pid_at_call: RefCell::default(),
             on_call,
             ready_at_s: 0,
             interrupted_at_s: u64::MAX,
@@ -132,9 +136,23 @@ fn stop_names_who_is_left() {
 fn a_stranger_in_the_pid_file_is_never_given_to_the_script() {
     let machine = Machine::new(vec![], (0, vec![]));
     std::fs::write(machine.home().join("pid"), "4242").unwrap();
-    machine.stale.borrow_mut().push(StalePidFile { file: "pid".into(), strangers: vec![4242] });
+    machine.stale.borrow_mut().push(StalePidFile { file: "pid".into(), strangers: vec![4242], ours: vec![] });
     machine.stop().unwrap();
     assert!(machine.calls.borrow().is_empty());
+    assert!(!machine.home().join("pid").exists());
+}
+
+#[test]
+fn a_server_without_its_pid_file_is_named_to_the_script() {
+    let machine = Machine::new(vec![process(7, Role::Service)], (0, vec![(1, vec![])]));
+    std::fs::write(machine.home().join("pid"), "7\n4242").unwrap();
+    machine.stale.borrow_mut().push(StalePidFile {
+        file: "pid".into(),
+        strangers: vec![4242],
+        ours: vec![7],
+    });
+    machine.stop().unwrap();
+    assert_eq!(machine.pid_at_call.borrow().as_deref(), Some("7\n"));
     assert!(!machine.home().join("pid").exists());
 }
 
