@@ -7,11 +7,13 @@
 
 pub mod carry;
 pub mod home;
+pub mod java;
 pub mod listing;
 pub mod merge;
 pub mod metadata;
 pub mod metadata_output;
 pub mod metadata_url;
+pub mod preflight;
 pub mod process;
 pub mod properties;
 pub mod scan;
