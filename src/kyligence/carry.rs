@@ -259,7 +259,7 @@ pub fn treatment(layout: Layout, path: &RawPath) -> (Treatment, &'static str) {
 
 fn matches(pattern: &[u8], path: &[u8]) -> bool {
     if let Some(stem) = pattern.strip_suffix(b"/**") {
-        let depth = stem.iter().filter(|b| **b == b'/').count();
+        let depth = stem.split(|b| *b == b'/').count() - 1;
         let mut slashes = path.iter().enumerate().filter(|(_, b)| **b == b'/').map(|(at, _)| at);
         let end = slashes.nth(depth).unwrap_or(path.len());
         return matches_component(stem, &path[..end]);

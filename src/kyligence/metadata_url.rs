@@ -20,7 +20,7 @@ pub struct MetadataUrl {
 /// A kind of metadata store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKind {
-    /// An HBase table.
+    /// A table of `HBase`.
     Hbase,
     /// Tables of a relational database.
     Jdbc,

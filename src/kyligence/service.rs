@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::home::Readiness;
@@ -166,7 +166,7 @@ pub fn stop(tools: &mut ServiceTools<'_>, home: &Path, limit: Duration) -> Resul
         return Ok(());
     }
     name_services(tools, home, &before)?;
-    let ran = run(tools, script_call(home, "kylin.sh", &["stop"], Some(STOP_SCRIPT_LIMIT)))?;
+    let ran = run(tools, &script_call(home, "kylin.sh", &["stop"], Some(STOP_SCRIPT_LIMIT)))?;
     let mut waited = Duration::ZERO;
     loop {
         let now = look(tools, home)?;
@@ -202,7 +202,7 @@ pub fn start(
         clear_stale(tools, home, &before)?;
         // Nobody of this home is alive, so a lock is that of a start that was killed.
         remove_if_there(tools.fs, &home.join("LOCK"))?;
-        let ran = run(tools, script_call(home, "kylin.sh", &["start"], Some(START_SCRIPT_LIMIT)))?;
+        let ran = run(tools, &script_call(home, "kylin.sh", &["start"], Some(START_SCRIPT_LIMIT)))?;
         await_process(tools, home, &ran)?;
     }
     ready(tools, home, readiness, limit)
@@ -262,9 +262,9 @@ fn look(tools: &ServiceTools<'_>, home: &Path) -> Result<Processes, ServiceError
     (tools.look)().map_err(|source| ServiceError::Look { home: home.into(), source })
 }
 
-fn run(tools: &ServiceTools<'_>, call: Call) -> Result<Ran, ServiceError> {
-    let program = PathBuf::from(&call.program);
-    tools.shell.run(&call).map_err(|source| ServiceError::Script { program: program.into(), source })
+fn run(tools: &ServiceTools<'_>, call: &Call) -> Result<Ran, ServiceError> {
+    let program = RawPath::from(call.program.as_path());
+    tools.shell.run(call).map_err(|source| ServiceError::Script { program, source })
 }
 
 fn pause(
@@ -292,8 +292,8 @@ fn name_services(tools: &ServiceTools<'_>, home: &Path, seen: &Processes) -> Res
     if !seen.service_runs() || exists(tools.fs, &path).map_err(ServiceError::Stale)? {
         return Ok(());
     }
-    let lines: String = seen.services().map(|process| format!("{}\n", process.pid)).collect();
-    atomic_write(tools.fs, &path, lines.as_bytes(), 0o644).map_err(ServiceError::Stale)
+    let lines: Vec<String> = seen.services().map(|process| process.pid.to_string()).collect();
+    atomic_write(tools.fs, &path, (lines.join("\n") + "\n").as_bytes(), 0o644).map_err(ServiceError::Stale)
 }
 
 fn remove_if_there(fs: &dyn Fs, path: &Path) -> Result<(), ServiceError> {

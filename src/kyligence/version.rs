@@ -90,7 +90,7 @@ impl Version {
         for (index, part) in digits.split('.').enumerate() {
             match part.parse::<u64>() {
                 Ok(number) if index < 4 && part.bytes().all(|b| b.is_ascii_digit()) => {
-                    numbers[index] = number
+                    numbers[index] = number;
                 }
                 // Builds such as `4.5.x_Beta.36` have words from the third part on.
                 _ if index >= 2 => break,

@@ -3,6 +3,8 @@
 use std::cell::{Cell, RefCell};
 use std::io::{Read as _, Write as _};
 
+use std::path::PathBuf;
+
 use super::*;
 use crate::effect::os::OsFs;
 use crate::kyligence::process::Role;
@@ -98,12 +100,11 @@ impl Machine {
     }
 
     fn start(&self) -> Result<(), ServiceError> {
-        self.with(|tools| start(tools, &self.home(), &HEALTH(), Duration::from_secs(60)))
+        self.with(|tools| start(tools, &self.home(), &health(), Duration::from_secs(60)))
     }
 }
 
-#[allow(non_snake_case)]
-fn HEALTH() -> Readiness {
+fn health() -> Readiness {
     Readiness { port: 7070, path: "/kylin/api/health".into(), tls: false, health: true }
 }
 
@@ -207,11 +208,11 @@ fn each_way_of_not_starting_is_told_apart() {
 #[test]
 fn only_a_real_health_report_is_ready() {
     let http = |status, body: &str| Answer::Http { status, body: body.to_owned() };
-    let page = Readiness { health: false, ..HEALTH() };
-    assert!(judge_answer(&HEALTH(), &http(200, r#"{"status":"UP","components":{}}"#)).is_ok());
-    assert!(judge_answer(&HEALTH(), &http(200, r#"{"status":"DOWN"}"#)).is_err());
-    assert!(judge_answer(&HEALTH(), &http(200, "<html>login</html>")).is_err());
-    assert!(judge_answer(&HEALTH(), &http(503, r#"{"status":"UP"}"#)).is_err());
+    let page = Readiness { health: false, ..health() };
+    assert!(judge_answer(&health(), &http(200, r#"{"status":"UP","components":{}}"#)).is_ok());
+    assert!(judge_answer(&health(), &http(200, r#"{"status":"DOWN"}"#)).is_err());
+    assert!(judge_answer(&health(), &http(200, "<html>login</html>")).is_err());
+    assert!(judge_answer(&health(), &http(503, r#"{"status":"UP"}"#)).is_err());
     assert!(judge_answer(&page, &http(200, "<html>")).is_ok());
     assert!(judge_answer(&page, &http(302, "")).is_err());
     assert!(judge_answer(&page, &Answer::Nothing("refused".into())).is_err());
@@ -230,7 +231,7 @@ fn asking_speaks_real_http_and_follows_no_redirect() {
             write!(stream, "HTTP/1.1 {head}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}").unwrap();
         }
     });
-    let readiness = Readiness { port, ..HEALTH() };
+    let readiness = Readiness { port, ..health() };
     for status in [200, 302, 503] {
         assert_eq!(ask(&readiness), Answer::Http { status, body: "{}".into() });
     }

@@ -89,9 +89,12 @@ fn show(survey: &Survey) -> Vec<String> {
         How::Edited { .. } => "edit".to_owned(),
         How::Symlink { target } => format!("-> {target}"),
     };
-    let show = |item: &CarryItem| match &item.from == &item.to {
-        true => format!("{} {}", item.to, how(&item.how)),
-        false => format!("{} from {} {}", item.to, item.from, how(&item.how)),
+    let show = |item: &CarryItem| {
+        if item.from == item.to {
+            format!("{} {}", item.to, how(&item.how))
+        } else {
+            format!("{} from {} {}", item.to, item.from, how(&item.how))
+        }
     };
     survey.list.items.iter().map(show).collect()
 }
