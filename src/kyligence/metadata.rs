@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::home::Layout;
 use super::metadata_output::{BackupFault, judge_backup, judge_reset, judge_restore};
-use super::service::script_call;
+use super::service::{how_it_ended, script_call};
 use crate::effect::fs::{Fs, Kind, stat_opt};
 use crate::effect::shell::{Ran, Shell};
 use crate::raw_path::RawPath;
@@ -175,8 +175,9 @@ pub fn restore_exact(
             }
             let restored = restore(tools, home, layout, &["restore", path, "--after-truncate"]);
             if restored.is_err() {
-                // The script switches the mode on first and off last; a failure between leaves it on.
-                leave_maintenance(tools, home)?;
+                // The script switches the mode on first and off last; a failure between leaves it on. What failed
+                // first is what the operator must hear of.
+                let _ = leave_maintenance(tools, home);
             }
             restored
         }
@@ -202,8 +203,6 @@ fn leave_maintenance(tools: &MetadataTools<'_>, home: &Path) -> Result<(), Metad
 }
 
 fn run(tools: &MetadataTools<'_>, home: &Path, args: &[&str]) -> Result<Ran, MetadataError> {
-    // Before every command, not once: the directory may go away between two.
-    (tools.working_dir_reachable)().map_err(|why| MetadataError::Unreachable { why })?;
     run_script(tools, home, "metastore.sh", args)
 }
 
@@ -213,6 +212,8 @@ fn run_script(
     script: &str,
     args: &[&str],
 ) -> Result<Ran, MetadataError> {
+    // Before every command, not once: the directory may go away between two.
+    (tools.working_dir_reachable)().map_err(|why| MetadataError::Unreachable { why })?;
     let call = script_call(home, script, args, tools.time_limit);
     let program = RawPath::from(call.program.as_path());
     tools.shell.run(&call).map_err(|source| MetadataError::Script { program, source })
@@ -270,15 +271,6 @@ fn check_content(fs: &dyn Fs, dir: &Path, layout: Layout) -> Result<(), Metadata
         }
     }
     Ok(())
-}
-
-fn how_it_ended(ran: &Ran) -> String {
-    match (ran.timed_out, ran.code, ran.signal) {
-        (true, ..) => format!("ended by kytx after {} s", ran.took.as_secs()),
-        (_, Some(code), _) => format!("exit code {code}"),
-        (_, None, Some(signal)) => format!("ended by signal {signal}"),
-        (_, None, None) => "ended without a code".to_owned(),
-    }
 }
 
 #[cfg(test)]

@@ -33,7 +33,9 @@ pub enum Role {
     Service,
     /// The server or its scripts started it, and stop it: a Spark driver, the guardian.
     Child,
-    /// Anything else: a script, a tool, a shell that stands in the directory.
+    /// A script or Java program of the product at work: a metadata tool, a start under way.
+    Tool,
+    /// A bystander: an editor, a shell that stands in the directory.
     Other,
 }
 
@@ -113,7 +115,7 @@ pub fn scan(fs: &dyn Fs, proc_dir: &Path, names: &[&Path], own_pid: u32) -> io::
         if own.contains(pid) {
             continue;
         }
-        if let Some((role, known_by)) = seen.belongs_to(&homes) {
+        if let Some((role, known_by)) = seen.belongs_to(fs, &homes) {
             let command = seen.command();
             found.push(HomeProcess { pid: *pid, start_ticks: seen.start_ticks, role, known_by, command });
         }
@@ -167,19 +169,20 @@ impl Seen {
         Ok(Some(Self { parent, start_ticks, args, cwd, exe, kylin_home, hidden }))
     }
 
-    fn belongs_to(&self, homes: &[PathBuf]) -> Option<(Role, String)> {
-        homes.iter().find_map(|home| self.serves(home)).map(|how| (Role::Service, how)).or_else(|| {
+    fn belongs_to(&self, fs: &dyn Fs, homes: &[PathBuf]) -> Option<(Role, String)> {
+        homes.iter().find_map(|home| self.serves(fs, home)).map(|how| (Role::Service, how)).or_else(|| {
             let how = homes.iter().find_map(|home| self.uses(home))?;
-            Some((Role::Other, how))
+            Some((if self.is_program() { Role::Tool } else { Role::Other }, how))
         })
     }
 
     /// Whether it is the home's server, and how that is known.
-    fn serves(&self, home: &Path) -> Option<String> {
+    fn serves(&self, fs: &dyn Fs, home: &Path) -> Option<String> {
         // The scripts write `<home>/bin/../tomcat`.
         let is_tomcat = self.args.iter().any(|arg| {
-            arg.strip_prefix(b"-Dcatalina.base=")
-                .is_some_and(|base| normalise(Path::new(OsStr::from_bytes(base))) == home.join("tomcat"))
+            arg.strip_prefix(b"-Dcatalina.base=").is_some_and(|base| {
+                is_same_place(fs, Path::new(OsStr::from_bytes(base)), &home.join("tomcat"))
+            })
         });
         if is_tomcat {
             return Some("`-Dcatalina.base` in its command line".to_owned());
@@ -189,7 +192,7 @@ impl Seen {
                 && Path::new(OsStr::from_bytes(&pair[1])).file_name() == Some("newten.jar".as_ref())
         });
         let is_here = self.cwd.as_deref() == Some(&home.join("server"))
-            || self.kylin_home.as_deref() == Some(home)
+            || self.kylin_home.as_ref().is_some_and(|path| is_same_place(fs, path, home))
             || self.args.iter().any(|arg| mentions(arg, home));
         (is_newten && is_here).then(|| "`newten.jar` running for this home".to_owned())
     }
@@ -198,18 +201,25 @@ impl Seen {
     fn uses(&self, home: &Path) -> Option<String> {
         let inside = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.starts_with(home));
         // A shell that has merely exported the variable is none of the home's; a Java program with it is.
-        let is_java = self.args.first().is_some_and(|arg| arg == b"java" || arg.ends_with(b"/java"));
         if self.args.iter().any(|arg| mentions(arg, home)) {
             Some("its command line".to_owned())
         } else if inside(&self.cwd) {
             Some("its working directory".to_owned())
         } else if inside(&self.exe) {
             Some("its program".to_owned())
-        } else if is_java && self.kylin_home.as_deref() == Some(home) {
+        } else if self.is_java() && self.kylin_home.as_deref() == Some(home) {
             Some("`KYLIN_HOME` in its environment".to_owned())
         } else {
             None
         }
+    }
+
+    fn is_java(&self) -> bool {
+        self.args.first().is_some_and(|arg| arg == b"java" || arg.ends_with(b"/java"))
+    }
+
+    fn is_program(&self) -> bool {
+        self.is_java() || self.args.iter().any(|arg| arg.ends_with(b".sh"))
     }
 
     fn command(&self) -> String {
@@ -217,6 +227,13 @@ impl Seen {
         let text = crate::kyligence::secrets::mask_text(&String::from_utf8_lossy(&line));
         text.chars().filter(|c| !c.is_control()).take(200).collect()
     }
+}
+
+/// Whether two paths lead to one directory: by name, or because a link that kytx was not told of is in the way.
+fn is_same_place(fs: &dyn Fs, a: &Path, b: &Path) -> bool {
+    // The final `.` has the kernel follow a link in the last component too.
+    let place = |path: &Path| fs.stat(&path.join(".")).ok().map(|meta| (meta.dev, meta.ino));
+    normalise(a) == b || place(a).is_some_and(|at| place(b) == Some(at))
 }
 
 /// Whether the path, or one below it, stands in an argument: whole, after `=`, within a class path, in a shell's command.
@@ -301,7 +318,7 @@ fn mark_children(
     pid_files: &[(&'static str, Vec<u32>)],
 ) {
     let services: Vec<u32> = found.iter().filter(|p| p.role == Role::Service).map(|p| p.pid).collect();
-    for process in found.iter_mut().filter(|process| process.role == Role::Other) {
+    for process in found.iter_mut().filter(|process| process.role != Role::Service) {
         let descends = ancestors(all, process.pid).iter().any(|pid| services.contains(pid));
         if descends || pid_files.iter().any(|(_, pids)| pids.contains(&process.pid)) {
             process.role = Role::Child;
@@ -411,6 +428,20 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_server_started_through_a_link_that_nobody_told_of_is_found() {
+        let machine = Machine::new();
+        std::fs::create_dir_all(machine.home().join("tomcat")).unwrap();
+        std::fs::create_dir_all(machine.home().join("bin")).unwrap();
+        let link = machine.dir.path().join("link");
+        symlink(machine.home(), &link).unwrap();
+        let base = format!("-Dcatalina.base={}/bin/../tomcat", link.display());
+        machine.plant(10, &["java", &base], "/", "");
+        let env = format!("KYLIN_HOME={}", link.display());
+        machine.plant(11, &["java", "-jar", "newten.jar"], "/", &env);
+        assert_eq!(machine.roles(), [(10, Role::Service), (11, Role::Service)]);
+    }
+
+    #[test]
     fn anything_else_in_the_home_is_found_and_neighbours_are_not() {
         let machine = Machine::new();
         machine.plant(20, &["sh", "HOME/bin/metastore.sh", "backup"], "/", "");
@@ -420,8 +451,8 @@ pub(super) mod tests {
         machine.plant(24, &["java", "-cp", "/x.jar:HOME/lib/a.jar"], "/", "");
         machine.plant(25, &["vi", "HOME/../home-old/x"], "/", "");
         machine.plant(26, &["java"], "HOME/work (deleted)", "");
-        let found: Vec<u32> = machine.roles().into_iter().map(|(pid, _)| pid).collect();
-        assert_eq!(found, [20, 21, 22, 24, 26]);
+        let (tool, other) = (Role::Tool, Role::Other);
+        assert_eq!(machine.roles(), [(20, tool), (21, other), (22, tool), (24, tool), (26, tool)]);
         assert!(!machine.scan().service_runs());
     }
 
@@ -466,7 +497,7 @@ pub(super) mod tests {
         machine.plant(33, &["sh", "HOME/bin/guardian.sh"], "/", "");
         machine.plant(34, &["sh", "HOME/bin/metastore.sh"], "/", "");
         std::fs::write(machine.home().join("kgid"), "33").unwrap();
-        let roles = [(30, Role::Service), (32, Role::Child), (33, Role::Child), (34, Role::Other)];
+        let roles = [(30, Role::Service), (32, Role::Child), (33, Role::Child), (34, Role::Tool)];
         assert_eq!(machine.roles(), roles);
     }
 

@@ -6,11 +6,12 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 use super::home::Readiness;
-use super::process::{HomeProcess, Processes, StalePidFile};
+use super::process::{HomeProcess, Processes, Role, StalePidFile};
 use crate::effect::fs::{Fs, exists};
 use crate::effect::shell::{Call, Ran, Shell};
 use crate::effect::tree::{Context as _, atomic_write, parent_of};
@@ -155,14 +156,15 @@ pub fn script_call(home: &Path, script: &str, args: &[&str], time_limit: Option<
     }
 }
 
-/// Stops the service of a home, and returns once no process of it is left, within `limit` after the script.
+/// Stops the service of a home, and returns once no process of it is left, within `limit` after the script. Tools of
+/// the product at work are waited for too; bystanders are not, or an editor could hold up an abort.
 ///
 /// A pid file that names a stranger or nobody is removed first, and one that names the server is put in its place if it
 /// runs: the script would kill the stranger and leave the server. Restartable: a service that is down already is fine.
 pub fn stop(tools: &mut ServiceTools<'_>, home: &Path, limit: Duration) -> Result<(), ServiceError> {
     let before = look(tools, home)?;
     clear_stale(tools, home, &before)?;
-    if before.found.is_empty() {
+    if at_work(&before).is_empty() {
         return Ok(());
     }
     name_services(tools, home, &before)?;
@@ -170,7 +172,8 @@ pub fn stop(tools: &mut ServiceTools<'_>, home: &Path, limit: Duration) -> Resul
     let mut waited = Duration::ZERO;
     loop {
         let now = look(tools, home)?;
-        if now.found.is_empty() {
+        let left = at_work(&now);
+        if left.is_empty() {
             // The scripts leave a pid file that has become stale.
             return clear_stale(tools, home, &now);
         }
@@ -179,7 +182,7 @@ pub fn stop(tools: &mut ServiceTools<'_>, home: &Path, limit: Duration) -> Resul
                 home: home.into(),
                 waited_s: waited.as_secs(),
                 script: how_it_ended(&ran),
-                left: now.found,
+                left,
             });
         }
         pause(tools, home, "the service to stop", &mut waited)?;
@@ -195,12 +198,13 @@ pub fn start(
 ) -> Result<(), ServiceError> {
     let before = look(tools, home)?;
     if !before.service_runs() {
-        if !before.found.is_empty() {
+        let who = at_work(&before);
+        if !who.is_empty() {
             // A start that is still checking the environment, a metadata tool: two at once spoil each other's work.
-            return Err(ServiceError::Busy { home: home.into(), who: before.found });
+            return Err(ServiceError::Busy { home: home.into(), who });
         }
         clear_stale(tools, home, &before)?;
-        // Nobody of this home is alive, so a lock is that of a start that was killed.
+        // No script of this home is alive, so a lock is that of a start that was killed.
         remove_if_there(tools.fs, &home.join("LOCK"))?;
         let ran = run(tools, &script_call(home, "kylin.sh", &["start"], Some(START_SCRIPT_LIMIT)))?;
         await_process(tools, home, &ran)?;
@@ -258,6 +262,11 @@ fn await_process(tools: &mut ServiceTools<'_>, home: &Path, ran: &Ran) -> Result
     Ok(())
 }
 
+/// Everybody but bystanders.
+fn at_work(seen: &Processes) -> Vec<HomeProcess> {
+    seen.found.iter().filter(|process| process.role != Role::Other).cloned().collect()
+}
+
 fn look(tools: &ServiceTools<'_>, home: &Path) -> Result<Processes, ServiceError> {
     (tools.look)().map_err(|source| ServiceError::Look { home: home.into(), source })
 }
@@ -307,7 +316,8 @@ fn remove_if_there(fs: &dyn Fs, path: &Path) -> Result<(), ServiceError> {
     remove().map_err(ServiceError::Stale)
 }
 
-fn how_it_ended(ran: &Ran) -> String {
+/// How a script ended, in a word or two.
+pub(super) fn how_it_ended(ran: &Ran) -> String {
     match (ran.timed_out, ran.code, ran.signal) {
         (true, _, _) => format!("ended by kytx after {} s", ran.took.as_secs()),
         (_, Some(code), _) => format!("exit code {code}"),
@@ -321,6 +331,8 @@ fn how_it_ended(ran: &Ran) -> String {
 pub enum Answer {
     /// Nothing: refused, reset, too slow.
     Nothing(String),
+    /// Somebody listens on a port where TLS is spoken.
+    Listens,
     /// A status and the beginning of the body.
     Http {
         /// The status.
@@ -343,17 +355,22 @@ pub fn judge_answer(readiness: &Readiness, answer: &Answer) -> Result<(), String
                 other => Err(format!("health is {}", other.unwrap_or("not reported"))),
             }
         }
-        Answer::Http { status: 200, .. } => Ok(()),
+        // kytx has no TLS stack: that somebody listens is the most that can be told there.
+        Answer::Http { status: 200, .. } | Answer::Listens => Ok(()),
         Answer::Http { status, .. } => Err(format!("HTTP status {status}")),
     }
 }
 
 /// Asks the service of this host. Redirects are not followed: a ready service answers itself.
 pub fn ask(readiness: &Readiness) -> Answer {
-    // Without a TLS stack the most that can be told is that somebody listens; `https` is asked all the same, so that
-    // the reason is in the error.
-    let scheme = if readiness.tls { "https" } else { "http" };
-    let url = format!("{scheme}://127.0.0.1:{}{}", readiness.port, readiness.path);
+    if readiness.tls {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, readiness.port));
+        return match TcpStream::connect_timeout(&address, Duration::from_secs(10)) {
+            Ok(_) => Answer::Listens,
+            Err(error) => Answer::Nothing(error.to_string()),
+        };
+    }
+    let url = format!("http://127.0.0.1:{}{}", readiness.port, readiness.path);
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(Duration::from_secs(10)))
         .http_status_as_error(false)

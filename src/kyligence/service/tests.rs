@@ -177,10 +177,19 @@ fn a_running_service_is_not_started_again() {
 
 #[test]
 fn a_lock_of_a_living_start_stays() {
-    let machine = Machine::new(vec![process(7, Role::Other)], (0, vec![]));
+    let machine = Machine::new(vec![process(7, Role::Tool)], (0, vec![]));
     std::fs::write(machine.home().join("LOCK"), "").unwrap();
     assert!(matches!(machine.start(), Err(ServiceError::Busy { .. })));
     assert!(machine.home().join("LOCK").exists());
+}
+
+#[test]
+fn a_bystander_holds_nothing_up() {
+    let shell = || process(5, Role::Other);
+    let machine = Machine::new(vec![shell(), process(7, Role::Service)], (0, vec![(2, vec![shell()])]));
+    machine.stop().unwrap();
+    let machine = Machine::new(vec![shell()], (0, vec![(0, vec![shell(), process(8, Role::Service)])]));
+    machine.start().unwrap();
 }
 
 #[test]
@@ -237,4 +246,7 @@ fn asking_speaks_real_http_and_follows_no_redirect() {
     }
     server.join().unwrap();
     assert!(matches!(ask(&readiness), Answer::Nothing(_)), "the port is closed again");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let tls = Readiness { port: listener.local_addr().unwrap().port(), tls: true, ..health() };
+    assert_eq!(ask(&tls), Answer::Listens);
 }

@@ -1,9 +1,12 @@
 //! The parts of a survey that read files: the merge, the versions of Spark and Tomcat, the search for paths.
 
 use super::{
-    CarryItem, Component, Digest, Entry, How, Kind, Listing, NoteKind, Properties, RawPath, SCAN_LIMIT_BYTES,
-    SurveyError, Surveyor, Tree, merge, scan, unreadable,
+    CarryItem, Component, Digest, Entry, Generation, How, Kind, Listing, NoteKind, Properties, RawPath,
+    SCAN_LIMIT_BYTES, SurveyError, Surveyor, Tree, merge, scan, unreadable,
 };
+
+/// A key that must be removed on the way from release 2 to 3.
+const NOT_IN_3: &str = "kylin.server.init-tasks";
 
 impl Surveyor<'_, '_> {
     /// Merges the file that counts into the one that will count in the new release: both may be behind the profile.
@@ -20,7 +23,7 @@ impl Surveyor<'_, '_> {
             self.note(NoteKind::Redo, &path, "the new release's leads nowhere within the package");
             return Ok(());
         }
-        let old = read(&self.input.old_tree, "old home", &from)?.unwrap_or_default();
+        let mut old = Properties::parse(&read(&self.input.old_tree, "old home", &from)?.unwrap_or_default());
         let new = read(&self.input.new_tree, "new package", &to)?.unwrap_or_default();
         let shipped = match (&self.input.base_tree, &self.base) {
             (Some(tree), Some(base)) => match self.resolve_chosen(base, &path) {
@@ -29,8 +32,20 @@ impl Surveyor<'_, '_> {
             },
             _ => None,
         };
-        let base = shipped.map(|bytes| Properties::parse(&bytes));
-        let merged = merge(base.as_ref(), &Properties::parse(&old), &Properties::parse(&new));
+        let mut base = shipped.map(|bytes| Properties::parse(&bytes));
+        let is_2_to_3 = (self.input.old.generation(), self.input.new.generation())
+            == (Some(Generation::Kap2), Some(Generation::Ke3));
+        if is_2_to_3 && old.remove(NOT_IN_3) {
+            if let Some(base) = &mut base {
+                base.remove(NOT_IN_3);
+            }
+            self.note(
+                NoteKind::Left,
+                &from,
+                &format!("`{NOT_IN_3}` is taken out: release 3 must not have it"),
+            );
+        }
+        let merged = merge(base.as_ref(), &old, &Properties::parse(&new));
         self.found.changes = merged.changes;
         let content = merged.file.render();
         if content == new {

@@ -320,13 +320,18 @@ fn a_licence_is_not_carried_from_2_to_3_and_the_list_survives_json() {
     let survey = Case {
         layout: Layout::Tomcat,
         versions: ("KAP Enterprise Plus 2.5.3", "Kyligence Enterprise 3.4.5"),
-        old: &[("LICENSE", "old"), ("conf/kylin.properties", "a=1\n")],
+        old: &[
+            ("LICENSE", "old"),
+            ("conf/kylin.properties", "kylin.server.init-tasks=x\nkylin.size=big\nkylin.fresh=1\n"),
+        ],
         new: KE3_NEW,
         base: None,
     }
     .run();
     assert!(show(&survey).iter().all(|line| !line.starts_with("LICENSE")));
     assert!(notes(&survey, NoteKind::Redo).contains(&"LICENSE".to_owned()));
+    assert!(survey.contents.is_empty(), "the one key that differed must not be carried");
+    assert_eq!(notes(&survey, NoteKind::Left), ["conf/kylin.properties"]);
     let text = serde_json::to_string(&survey.list).unwrap();
     assert_eq!(serde_json::from_str::<CarryList>(&text).unwrap(), survey.list);
 }
