@@ -110,18 +110,19 @@ pub fn scan(fs: &dyn Fs, proc_dir: &Path, names: &[&Path], own_pid: u32) -> io::
         }
     }
     let own = ancestors(&all, own_pid);
+    let home = homes.first().expect("BUG: a home has a path");
+    let pid_files = read_pid_files(fs, home)?;
+    let in_pid_file = |pid: u32| pid_files.iter().any(|(file, pids)| *file == "pid" && pids.contains(&pid));
     let mut found = Vec::new();
     for (pid, seen) in &all {
         if own.contains(pid) {
             continue;
         }
-        if let Some((role, known_by)) = seen.belongs_to(fs, &homes) {
+        if let Some((role, known_by)) = seen.belongs_to(fs, &homes, in_pid_file(*pid)) {
             let command = seen.command();
             found.push(HomeProcess { pid: *pid, start_ticks: seen.start_ticks, role, known_by, command });
         }
     }
-    let home = homes.first().expect("BUG: a home has a path");
-    let pid_files = read_pid_files(fs, home)?;
     mark_children(&mut found, &all, &pid_files);
     let stale = stale_pid_files(&found, &all, &pid_files);
     Ok(Processes { found, stale, hidden })
@@ -169,7 +170,12 @@ impl Seen {
         Ok(Some(Self { parent, start_ticks, args, cwd, exe, kylin_home, hidden }))
     }
 
-    fn belongs_to(&self, fs: &dyn Fs, homes: &[PathBuf]) -> Option<(Role, String)> {
+    /// `named` says that the home's `pid` file names it.
+    fn belongs_to(&self, fs: &dyn Fs, homes: &[PathBuf], named: bool) -> Option<(Role, String)> {
+        let has_home = || homes.iter().any(|home| self.has_kylin_home(fs, home));
+        if named && !self.is_shell() && has_home() {
+            return Some((Role::Service, "the file `pid` and `KYLIN_HOME` in its environment".to_owned()));
+        }
         homes.iter().find_map(|home| self.serves(fs, home)).map(|how| (Role::Service, how)).or_else(|| {
             let how = homes.iter().find_map(|home| self.uses(home))?;
             Some((if self.is_program() { Role::Tool } else { Role::Other }, how))
@@ -192,7 +198,7 @@ impl Seen {
                 && Path::new(OsStr::from_bytes(&pair[1])).file_name() == Some("newten.jar".as_ref())
         });
         let is_here = self.cwd.as_deref() == Some(&home.join("server"))
-            || self.kylin_home.as_ref().is_some_and(|path| is_same_place(fs, path, home))
+            || self.has_kylin_home(fs, home)
             || self.args.iter().any(|arg| mentions(arg, home));
         (is_newten && is_here).then(|| "`newten.jar` running for this home".to_owned())
     }
@@ -212,6 +218,15 @@ impl Seen {
         } else {
             None
         }
+    }
+
+    fn has_kylin_home(&self, fs: &dyn Fs, home: &Path) -> bool {
+        self.kylin_home.as_ref().is_some_and(|path| is_same_place(fs, path, home))
+    }
+
+    /// A shell that has exported `KYLIN_HOME` may have got the number of a server of before a restart.
+    fn is_shell(&self) -> bool {
+        self.args.first().is_some_and(|arg| arg.ends_with(b"sh"))
     }
 
     fn is_java(&self) -> bool {
@@ -439,6 +454,17 @@ pub(super) mod tests {
         let env = format!("KYLIN_HOME={}", link.display());
         machine.plant(11, &["java", "-jar", "newten.jar"], "/", &env);
         assert_eq!(machine.roles(), [(10, Role::Service), (11, Role::Service)]);
+    }
+
+    #[test]
+    fn a_named_process_with_the_homes_variable_is_the_server_and_a_shell_is_not() {
+        let machine = Machine::new();
+        machine.plant(10, &["server", "run"], "/", "KYLIN_HOME=HOME/");
+        machine.plant(11, &["-bash"], "/", "KYLIN_HOME=HOME/");
+        machine.plant(12, &["server"], "/", "KYLIN_HOME=/other");
+        std::fs::write(machine.home().join("pid"), "10\n11\n12\n").unwrap();
+        assert_eq!(machine.roles(), [(10, Role::Service)]);
+        assert_eq!(machine.scan().stale[0].strangers, [11, 12]);
     }
 
     #[test]
