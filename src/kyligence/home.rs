@@ -1,6 +1,7 @@
 //! What a home is: its layout, its release, its effective configuration and what follows from it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -98,8 +99,8 @@ fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", no ")
 }
 
-/// A home.
-#[derive(Clone, Debug)]
+/// A home. `Debug` leaves the properties out, as they hold secrets.
+#[derive(Clone)]
 pub struct Home {
     /// Where it is.
     pub path: PathBuf,
@@ -111,6 +112,17 @@ pub struct Home {
     pub properties: BTreeMap<String, String>,
     /// How a running service of this home is asked whether it is ready.
     pub readiness: Readiness,
+}
+
+impl fmt::Debug for Home {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Home")
+            .field("path", &self.path)
+            .field("layout", &self.layout)
+            .field("identity", &self.identity)
+            .field("readiness", &self.readiness)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Whom to ask whether the service is ready.
@@ -393,6 +405,7 @@ mod tests {
         assert!(home.identity.commit.as_ref().unwrap().starts_with("0123"));
         assert_eq!((home.property("b"), home.readiness.port), (Some("1"), 7071));
         assert_eq!(home.working_dir().unwrap().instance.as_deref(), Some("/own/kylin_metadata"));
+        assert!(!format!("{home:?}").contains("hdfs-working-dir"), "properties hold secrets");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod contents;
 mod decide;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 
 use super::carry::{CarryItem, CarryList, Component, How, Note, NoteKind, Treatment, treatment};
@@ -61,8 +62,8 @@ pub struct SurveyInput<'a> {
     pub expect: &'a mut dyn FnMut(&RawPath) -> io::Result<Digest>,
 }
 
-/// What a survey found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a survey found. `Debug` leaves the contents out, as they hold secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Survey {
     /// What to carry and what to say.
     pub list: CarryList,
@@ -70,6 +71,15 @@ pub struct Survey {
     pub contents: BTreeMap<Digest, Vec<u8>>,
     /// The merge of `kylin.properties` key by key, secrets masked.
     pub changes: Vec<KeyChange>,
+}
+
+impl fmt::Debug for Survey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Survey")
+            .field("list", &self.list)
+            .field("changes", &self.changes)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A file of a tree that could not be read.
