@@ -8,6 +8,7 @@
 //! 4. [`effect`]: the only code that touches the machine.
 //! 5. [`mutate`]: the closed list of things kytx can do, each with probe, apply, undo.
 //! 6. `kyligence`, [`backup`], [`hadoop`]: what an installation, an archive and cube data are.
+//! 6. [`kyligence`], [`backup`], `hadoop`: what an installation, an archive and cube data are.
 //! 7. `cli`: words; arguments, questions, progress, messages, exit codes.
 
 pub mod backup;
@@ -16,6 +17,7 @@ pub mod effect;
 pub mod engine;
 pub mod hadoop;
 pub mod journal;
+pub mod kyligence;
 pub mod mutate;
 pub mod raw_path;
 pub mod state_dir;

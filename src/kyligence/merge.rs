@@ -1,0 +1,192 @@
+//! Merging `kylin.properties` of two releases, key by key.
+//!
+//! Nothing in the product does it: its script overwrites the new file with the old one, so new defaults and new keys
+//! are lost. With the old package's own file as the base, keys that the operator changed keep their value and all
+//! others take the new release's. Without it nobody can tell an operator's value from an old default, so every old
+//! value that differs wins; that keeps behaviour as it was, and the preview says what it cost.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::properties::Properties;
+use super::secrets::mask_value;
+
+/// What happened to one key, for the preview. Values are masked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChange {
+    /// The key.
+    pub key: String,
+    /// Its value in the old file.
+    pub old: Option<String>,
+    /// Its value in the new release's file.
+    pub new: Option<String>,
+    /// Its value in the merged file.
+    pub merged: Option<String>,
+    /// Why.
+    pub why: KeyReason,
+}
+
+/// Why a key got its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyReason {
+    /// The operator had changed it; the new release has another value.
+    OperatorKept,
+    /// The old package is not known, so the old value wins over the new release's.
+    OldKept,
+    /// The new release's file has no such key any more, but the operator had changed it.
+    RemovedKept,
+    /// The old package is not known and the new release's file has no such key: it is kept.
+    OnlyInOldKept,
+    /// The operator had taken it out of the old file.
+    OperatorRemoved,
+    /// The operator had not changed it: the new release's value.
+    NewDefault,
+    /// The new release brought it.
+    NewKey,
+    /// The operator had not changed it and the new release's file has it no more.
+    RemovedByRelease,
+}
+
+/// A merged file and what the merge did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// The new release's file with the values that are kept.
+    pub file: Properties,
+    /// One entry a key whose old, new and merged values are not all equal, sorted by key.
+    pub changes: Vec<KeyChange>,
+}
+
+/// Written above the keys that the new release's file does not have.
+const KEPT_HEADING: &str = "Kept from the previous release";
+
+/// Merges the old file into the new release's. `base` is the file as the old package shipped it, if that is known.
+pub fn merge(base: Option<&Properties>, old: &Properties, new: &Properties) -> Merged {
+    let (old_values, new_values) = (old.to_map(), new.to_map());
+    let base_values = base.map(Properties::to_map);
+    let keys: BTreeSet<&String> =
+        old_values.keys().chain(new_values.keys()).chain(base_values.iter().flat_map(|b| b.keys())).collect();
+    let mut merged = Merged { file: new.clone(), changes: Vec::new() };
+    let mut headed = false;
+    for key in keys {
+        let (old, new) = (old_values.get(key), new_values.get(key));
+        let (value, why) = match &base_values {
+            Some(base) => three_way(base.get(key), old, new),
+            None => two_way(old, new),
+        };
+        match value {
+            Some(value) if new.is_some() => merged.file.set(key, value),
+            Some(value) => {
+                if !headed {
+                    merged.file.append_comment(KEPT_HEADING);
+                    headed = true;
+                }
+                merged.file.append(key, value);
+            }
+            None => {
+                merged.file.remove(key);
+            }
+        }
+        if old != new || value != new {
+            let mask = |value: Option<&String>| value.map(|value| mask_value(key, value));
+            merged.changes.push(KeyChange {
+                key: key.clone(),
+                old: mask(old),
+                new: mask(new),
+                merged: mask(value),
+                why,
+            });
+        }
+    }
+    merged
+}
+
+type Value<'a> = Option<&'a String>;
+
+fn three_way<'a>(base: Value<'a>, old: Value<'a>, new: Value<'a>) -> (Value<'a>, KeyReason) {
+    let untouched = old == base;
+    match (old, new) {
+        (Some(_), Some(_)) if untouched => (new, KeyReason::NewDefault),
+        (Some(_), None) if untouched => (None, KeyReason::RemovedByRelease),
+        (None, _) if untouched => (new, KeyReason::NewKey),
+        (Some(_), Some(_)) => (old, KeyReason::OperatorKept),
+        (Some(_), None) => (old, KeyReason::RemovedKept),
+        (None, _) => (None, KeyReason::OperatorRemoved),
+    }
+}
+
+fn two_way<'a>(old: Value<'a>, new: Value<'a>) -> (Value<'a>, KeyReason) {
+    match (old, new) {
+        (Some(_), Some(_)) => (old, KeyReason::OldKept),
+        (Some(_), None) => (old, KeyReason::OnlyInOldKept),
+        (None, _) => (new, KeyReason::NewKey),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Properties {
+        Properties::parse(text.as_bytes())
+    }
+
+    fn change<'a>(merged: &'a Merged, key: &str) -> Option<&'a KeyChange> {
+        merged.changes.iter().find(|change| change.key == key)
+    }
+
+    #[test]
+    fn three_way_keeps_what_the_operator_changed_and_takes_the_rest() {
+        let base = file("same=1\nchanged=1\ndefault=1\ngone=1\ngone-changed=1\ndeleted=1\nboth=1\n");
+        let old = file("same=1\nchanged=mine\ndefault=1\ngone=1\ngone-changed=mine\nown=mine\nboth=2\n");
+        let new = file("# new\nsame=1\nchanged=1\ndefault=2\ndeleted=1\nfresh=1\nboth=2\n");
+        let merged = merge(Some(&base), &old, &new);
+        let text = String::from_utf8(merged.file.render()).unwrap();
+        assert_eq!(
+            text,
+            "# new\nsame=1\nchanged=mine\ndefault=2\nfresh=1\nboth=2\n\
+             # Kept from the previous release\ngone-changed=mine\nown=mine\n"
+        );
+        let reasons: Vec<_> = merged.changes.iter().map(|c| (c.key.as_str(), c.why)).collect();
+        assert_eq!(
+            reasons,
+            [
+                ("changed", KeyReason::OperatorKept),
+                ("default", KeyReason::NewDefault),
+                ("deleted", KeyReason::OperatorRemoved),
+                ("fresh", KeyReason::NewKey),
+                ("gone", KeyReason::RemovedByRelease),
+                ("gone-changed", KeyReason::RemovedKept),
+                ("own", KeyReason::RemovedKept),
+            ]
+        );
+    }
+
+    #[test]
+    fn two_way_keeps_every_old_value_and_the_new_keys() {
+        let merged = merge(None, &file("a=old\nb=1\nonly-old=x\n"), &file("a=new\nb=1\nfresh=2"));
+        let text = String::from_utf8(merged.file.render()).unwrap();
+        assert_eq!(text, "a=old\nb=1\nfresh=2\n# Kept from the previous release\nonly-old=x\n");
+        assert_eq!(change(&merged, "a").unwrap().why, KeyReason::OldKept);
+        assert_eq!(change(&merged, "only-old").unwrap().why, KeyReason::OnlyInOldKept);
+        assert_eq!(change(&merged, "fresh").unwrap().merged.as_deref(), Some("2"));
+        assert_eq!(change(&merged, "b"), None);
+    }
+
+    #[test]
+    fn secrets_are_kept_in_the_file_and_masked_in_the_preview() {
+        let url = "kylin.metadata.url=m@jdbc,url=jdbc:mysql://h/db,password=geheim\n";
+        let merged = merge(None, &file(&format!("{url}x.password=geheim\n")), &file("x.password=other\n"));
+        assert!(String::from_utf8(merged.file.render()).unwrap().contains("password=geheim"));
+        let preview = serde_json::to_string(&merged.changes).unwrap();
+        assert!(!preview.contains("geheim") && !preview.contains("other"), "{preview}");
+    }
+
+    #[test]
+    fn equal_files_merge_to_the_new_bytes() {
+        let new = file("a : 1\r\n\r\n# c\r\n");
+        let merged = merge(None, &file("a=1\n"), &new);
+        assert_eq!((merged.file, merged.changes), (new, vec![]));
+    }
+}
