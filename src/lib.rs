@@ -17,4 +17,5 @@ pub mod engine;
 pub mod journal;
 pub mod mutate;
 pub mod raw_path;
+pub mod testbed;
 pub mod txn;
