@@ -14,6 +14,7 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, mknodat, setxattr};
 use rustix::io::Errno;
 
+use super::content::{Content, Seed};
 use super::package::{Layout, server_xml};
 use super::scenario::Nasty;
 use super::store::write_below;
@@ -24,6 +25,8 @@ pub(super) struct Site<'a> {
     pub(super) metadata_url: &'a str,
     pub(super) working_dir: &'a str,
     pub(super) port: u16,
+    pub(super) log_bytes: u64,
+    pub(super) seed: Seed,
 }
 
 /// Makes a freshly unpacked home into one that has been in use.
@@ -51,6 +54,13 @@ pub(super) fn customise(home: &Path, site: &Site<'_>) -> io::Result<()> {
     write("LICENSE", "====\nKyligence Enterprise\nLicence of the customer\n====\n")?;
     write("site-scripts/check.sh", "#!/bin/sh\nexit 0\n")?;
     write("logs/kylin.log", &job_line())?;
+    if site.log_bytes > 0 {
+        for number in 1..=4 {
+            let seed = site.seed.of(&number.to_string());
+            let old_log = Content::Prose { seed, bytes: site.log_bytes / 4 };
+            old_log.write_to(&mut File::create(home.join(format!("logs/kylin.log.{number}")))?)?;
+        }
+    }
     write("meta_backups/meta_2020_01_01_00_00_00/UUID", "an older backup, and an empty one")?;
     match site.layout {
         Layout::Ke3 => {

@@ -18,6 +18,6 @@ mod store;
 
 pub use content::{Content, Seed};
 pub use knobs::{Knob, Knobs, Settings};
-pub use package::{Layout, Member, Package, Size};
+pub use package::{Age, Layout, Member, Package, Release, Size};
 pub use scenario::{MetadataUrl, Nasty, Options, Scenario};
 pub use store::{Store, StoreContent};

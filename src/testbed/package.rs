@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "it builds test machines, not customers'")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -21,6 +22,28 @@ pub enum Layout {
     Ke4,
 }
 
+/// Which of the two releases of an upgrade: what one changes of the other's defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// The one that is replaced.
+    Old,
+    /// The one that replaces it.
+    New,
+}
+
+/// A release of the product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The layout of its home.
+    pub layout: Layout,
+    /// The words before the version in `VERSION`: `Kyligence Enterprise`, `Apache kylin`.
+    pub product: String,
+    /// The version.
+    pub version: String,
+    /// Which of the two it is.
+    pub age: Age,
+}
+
 /// How much a package holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
@@ -34,7 +57,7 @@ pub enum Size {
 
 impl Size {
     /// Bytes and files that fill the package up.
-    fn filling(self) -> (u64, u64) {
+    pub(super) fn filling(self) -> (u64, u64) {
         match self {
             Self::Tiny => (0, 0),
             Self::Medium => (60_000_000, 1_500),
@@ -59,12 +82,12 @@ pub enum Member {
 pub struct Package {
     /// The top directory, which is also the archive's name without `.tar.gz`.
     pub name: String,
-    /// The last field of `VERSION`.
-    pub version: String,
-    /// Its layout.
-    pub layout: Layout,
+    /// The release that is in it.
+    pub release: Release,
     /// Path below the top directory, and what it is; every directory before what is in it.
     pub members: Vec<(String, Member)>,
+    /// The directories among the members.
+    dirs: BTreeSet<String>,
 }
 
 /// The product's scripts, by their place in a home.
@@ -88,17 +111,22 @@ fn scripts(layout: Layout) -> [(&'static str, &'static str); 5] {
 }
 
 impl Package {
-    /// The package of a version. `knobs` is the file that its scripts look their knobs up in.
-    pub fn new(layout: Layout, version: &str, size: Size, knobs: &Path, seed: Seed) -> Self {
+    /// The package of a release. `knobs` is the file that its scripts look their knobs up in.
+    pub fn new(release: &Release, size: Size, knobs: &Path, seed: Seed) -> Self {
+        let Release { layout, version, .. } = release;
         let mut package = Self {
-            name: format!("Kyligence-Enterprise-{version}"),
-            version: version.to_owned(),
-            layout,
+            name: if release.product.starts_with("Apache") {
+                format!("apache-kylin-{version}-bin")
+            } else {
+                format!("Kyligence-Enterprise-{version}")
+            },
+            release: release.clone(),
             members: Vec::new(),
+            dirs: BTreeSet::new(),
         };
         let seed = seed.of(version);
         package.add_identity(seed);
-        for (path, text) in scripts(layout) {
+        for (path, text) in scripts(*layout) {
             package.add_file(path, 0o755, Content::text(text));
         }
         package.add_file("bin/standin.knobs", 0o644, Content::text(format!("{}\n", knobs.display())));
@@ -145,7 +173,7 @@ impl Package {
 
     /// A property as the package ships it.
     pub fn property(&self, key: &str) -> Option<&'static str> {
-        properties(&self.version).into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
+        properties(self.release.age).into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
     }
 
     fn append(&self, tar: &mut tar::Builder<impl Write>, path: &str, member: &Member) -> io::Result<()> {
@@ -174,17 +202,17 @@ impl Package {
 
     /// When it was built: fixed by the version, so that two versions differ.
     fn mtime_s(&self) -> i64 {
-        1_600_000_000 + (Seed(0).of(&self.version).0 % 100_000_000) as i64
+        1_600_000_000 + (Seed(0).of(&self.release.version).0 % 100_000_000) as i64
     }
 
     fn is_major_4(&self) -> bool {
-        self.layout == Layout::Ke4
+        self.release.layout == Layout::Ke4
     }
 
     fn add_dirs(&mut self, path: &str) {
         for (at, _) in path.match_indices('/') {
             let dir = &path[..at];
-            if !self.members.iter().any(|(known, _)| known == dir) {
+            if self.dirs.insert(dir.to_owned()) {
                 self.members.push((dir.to_owned(), Member::Dir));
             }
         }
@@ -209,8 +237,8 @@ impl Package {
     }
 
     fn add_identity(&mut self, seed: Seed) {
-        let version = self.version.clone();
-        self.add_text("VERSION", format!("Kyligence Enterprise {version}\n"));
+        let version = self.release.version.clone();
+        self.add_text("VERSION", format!("{} {version}\n", self.release.product));
         let hash = format!("{:016x}{:016x}{:08x}", seed.0, seed.of("a").0, seed.of("b").0 >> 32);
         self.add_text("commit_SHA1", format!("{hash}@KAP\nBuild with Linux at 2020-09-13\n"));
         self.add_text("LICENSE", "====\nKyligence Enterprise\nTrial licence of the package\n====\n");
@@ -225,8 +253,8 @@ impl Package {
     }
 
     fn properties_text(&self) -> String {
-        let lines = properties(&self.version).into_iter().map(|(key, value)| format!("{key}={value}\n"));
-        format!("# Shipped with {}\n\n{}", self.version, lines.collect::<String>())
+        let lines = properties(self.release.age).into_iter().map(|(key, value)| format!("{key}={value}\n"));
+        format!("# Shipped with {}\n\n{}", self.release.version, lines.collect::<String>())
     }
 
     fn add_ke3(&mut self, seed: Seed) {
@@ -241,7 +269,10 @@ impl Package {
             for name in LINKED {
                 let text = match name {
                     "kylin.properties" => self.properties_text(),
-                    _ => format!("<configuration><!-- {profile} {} --></configuration>\n", self.version),
+                    _ => format!(
+                        "<configuration><!-- {profile} {} --></configuration>\n",
+                        self.release.version
+                    ),
                 };
                 self.add_text(&format!("conf/{profile}/{name}"), text);
             }
@@ -306,10 +337,9 @@ fn spark_version(version: &str) -> &'static str {
     if minor < 4 { "2.2.1-kylin-r6" } else { "2.2.1-kylin-r7" }
 }
 
-/// The shipped properties. Between two versions a default changes, a key appears and a key goes.
-fn properties(version: &str) -> Vec<(&'static str, &'static str)> {
-    let minor = version.split('.').nth(1).and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
-    let newer = minor >= 4;
+/// The shipped properties. Between two releases a default changes, a key appears and a key goes.
+fn properties(age: Age) -> Vec<(&'static str, &'static str)> {
+    let newer = age == Age::New;
     let mut all = vec![
         ("kylin.metadata.url", "kylin_metadata@hbase"),
         ("kylin.env.hdfs-working-dir", "/kylin"),
@@ -341,13 +371,18 @@ fn set_mtime(path: &Path, mtime_s: i64) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    fn release(layout: Layout) -> Release {
+        let (product, version) = ("Kyligence Enterprise".to_owned(), "3.2.2.2028-GA".to_owned());
+        Release { layout, product, version, age: Age::New }
+    }
+
     #[test]
     fn the_archive_is_the_same_every_time_and_holds_one_top_directory() {
         let dir = tempfile::tempdir().unwrap();
         let knobs = dir.path().join("knobs");
         for layout in [Layout::Ke3, Layout::Ke4] {
             let (a, b) = (dir.path().join("a"), dir.path().join("b"));
-            let package = || Package::new(layout, "3.2.2.2028-GA", Size::Tiny, &knobs, Seed(1));
+            let package = || Package::new(&release(layout), Size::Tiny, &knobs, Seed(1));
             package().write_archive(&a).unwrap();
             package().write_archive(&b).unwrap();
             assert_eq!(fs::read(&a).unwrap(), fs::read(&b).unwrap());
@@ -363,7 +398,7 @@ mod tests {
     #[test]
     fn sizes_are_what_they_say() {
         for (size, bytes, files) in [(Size::Medium, 60e6, 1_500), (Size::Large, 1.2e9, 10_500)] {
-            let package = Package::new(Layout::Ke3, "3.4.5.2118-GA", size, Path::new("/k"), Seed(1));
+            let package = Package::new(&release(Layout::Ke3), size, Path::new("/k"), Seed(1));
             let mut total = 0;
             let mut noise = 0;
             for (_, member) in &package.members {

@@ -10,13 +10,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::content::Seed;
 use super::customise::{Site, customise, make_nasty};
 use super::knobs::{Knob, Knobs};
-use super::package::{Layout, Package, Size};
+use super::package::{Age, Layout, Package, Release, Size};
 use super::store::{Store, write_below};
 
 /// How the home names its metadata store.
@@ -58,6 +60,8 @@ impl Nasty {
 pub struct Options {
     /// The layout of both versions.
     pub layout: Layout,
+    /// The words before the version in both `VERSION` files.
+    pub product: String,
     /// The version of the old home.
     pub old_version: String,
     /// The version of the new package.
@@ -89,6 +93,7 @@ impl Options {
     pub fn new(service_program: impl Into<PathBuf>) -> Self {
         Self {
             layout: Layout::Ke3,
+            product: "Kyligence Enterprise".to_owned(),
             old_version: "3.4.2.2028-GA".to_owned(),
             new_version: "3.4.5.2118-GA".to_owned(),
             size: Size::Tiny,
@@ -108,6 +113,15 @@ impl Options {
     #[must_use]
     pub fn major(mut self) -> Self {
         "3.3.3.2028-GA".clone_into(&mut self.old_version);
+        self
+    }
+
+    /// The same as an upgrade of Apache Kylin 3, which writes its name otherwise and does not wrap its answers.
+    #[must_use]
+    pub fn kylin3(mut self) -> Self {
+        "Apache kylin".clone_into(&mut self.product);
+        "3.1.2".clone_into(&mut self.old_version);
+        "3.1.3".clone_into(&mut self.new_version);
         self
     }
 
@@ -214,6 +228,7 @@ impl Scenario {
             .args(args)
             .env("KYLIN_HOME", self.script_home())
             .env("JAVA_HOME", &self.java_home)
+            .env_remove("KYLIN_CONF")
             .current_dir(&self.root)
             .stdin(Stdio::null())
             .output()
@@ -247,7 +262,9 @@ impl Scenario {
         let mut found = Vec::new();
         for entry in fs::read_dir("/proc")? {
             let entry = entry?;
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
             // Gone in between, or not ours to read. A zombie's environment reads as empty.
             let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
             let is_ours = environment.split(|byte| *byte == 0).any(|variable| {
@@ -255,7 +272,7 @@ impl Scenario {
                     .strip_prefix(b"KYLIN_HOME=")
                     .is_some_and(|home| Path::new(OsStr::from_bytes(home)).starts_with(&self.root))
             });
-            if is_ours {
+            if is_ours && pid.cast_unsigned() != std::process::id() {
                 found.push(pid);
             }
         }
@@ -265,10 +282,16 @@ impl Scenario {
 
     /// Kills whatever runs for a home of this machine, and waits until it is gone.
     pub fn end_services(&self) -> io::Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let start = Instant::now();
         loop {
             let processes = self.processes()?;
             if processes.is_empty() {
                 return Ok(());
+            }
+            if start.elapsed() > PATIENCE {
+                let what = format!("the processes {processes:?} do not end");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
             }
             for pid in processes.into_iter().filter_map(Pid::from_raw) {
                 // Gone in between is as good.
@@ -289,9 +312,14 @@ impl Scenario {
         }
     }
 
-    fn new_package(&self, version: &str) -> Package {
+    fn package_of(&self, age: Age) -> Package {
         let options = &self.options;
-        Package::new(options.layout, version, options.size, self.knobs.path(), options.seed)
+        let version = match age {
+            Age::Old => options.old_version.clone(),
+            Age::New => options.new_version.clone(),
+        };
+        let release = Release { layout: options.layout, product: options.product.clone(), version, age };
+        Package::new(&release, options.size, self.knobs.path(), options.seed)
     }
 
     fn build_home(&mut self) -> io::Result<()> {
@@ -302,12 +330,14 @@ impl Scenario {
         if self.options.home_link {
             std::os::unix::fs::symlink("kyligence-old", &self.home)?;
         }
-        self.new_package(&self.options.old_version).write_tree(&self.real_home)?;
+        self.package_of(Age::Old).write_tree(&self.real_home)?;
         let site = Site {
             layout: self.options.layout,
             metadata_url: &self.metadata_url(),
             working_dir: &format!("file://{}", self.working_dir.display()),
             port: self.port,
+            log_bytes: self.options.size.filling().0 / 25,
+            seed: self.options.seed,
         };
         customise(&self.real_home, &site)?;
         make_nasty(&self.real_home, self.options.layout, self.options.nasty)
@@ -316,7 +346,7 @@ impl Scenario {
     fn build_packages(&mut self) -> io::Result<()> {
         let dir = self.root.join("downloads");
         fs::create_dir(&dir)?;
-        let new = self.new_package(&self.options.new_version);
+        let new = self.package_of(Age::New);
         self.package = dir.join(format!("{}.tar.gz", new.name));
         new.write_archive(&self.package)?;
         if self.options.package_dir {
@@ -325,7 +355,7 @@ impl Scenario {
             self.package_dir = Some(unpacked);
         }
         if self.options.old_package {
-            let old = self.new_package(&self.options.old_version);
+            let old = self.package_of(Age::Old);
             let archive = dir.join(format!("{}.tar.gz", old.name));
             old.write_archive(&archive)?;
             self.old_package = Some(archive);
@@ -344,7 +374,17 @@ const JAVA: &str = r#"#!/bin/sh
 } >&2
 "#;
 
-/// A port that nothing listens on at this moment.
+/// A port that nothing listens on at this moment, below those that the kernel gives to outgoing connections: one of
+/// them could take the port between now and the start of the service.
 fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Scenarios of one process never meet; those of two processes start far apart.
+    let start = std::process::id().wrapping_mul(7_919);
+    for _ in 0..1_000 {
+        let port = 10_000 + (start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrInUse, "no free port between 10000 and 30000"))
 }

@@ -49,7 +49,7 @@ impl Snapshot {
             match other.entries.get(path) {
                 None => lines.push(format!("- `{}` ({})", shown(path), entry.kind)),
                 Some(theirs) => {
-                    lines.extend(entry.diff(theirs).map(|what| format!("! `{}`: {what}", shown(path))))
+                    lines.extend(entry.diff(theirs).map(|what| format!("! `{}`: {what}", shown(path))));
                 }
             }
         }
