@@ -72,6 +72,26 @@ fn a_child_outlives_the_program_unless_it_is_killed_too() {
 }
 
 #[test]
+fn a_daemon_goes_on_when_the_tracer_is_done() {
+    let machine = support::Machine::new(&support::options());
+    let start = || {
+        let mut command = Command::new(machine.home.join("bin/kylin.sh"));
+        command.arg("start").env("KYLIN_HOME", &machine.home);
+        command
+    };
+    let traced = run_killed_at(start(), 0, Counted::Descendants, Victims::Program);
+    assert!(matches!(traced.outcome, Outcome::Finished { count: 10.., code: 0 }), "{traced:?}");
+    support::wait_until("the service is ready", || machine.is_ready());
+    machine.script("kylin.sh", &["stop"]).expect_code(0);
+    // Killed at its second change: the log of calls is open, and the line is not in it.
+    let calls = machine.calls().unwrap().len();
+    let traced = run_killed_at(start(), 2, Counted::Descendants, Victims::Descendants);
+    assert_eq!(traced.outcome, Outcome::Killed);
+    support::wait_until("nothing is left", || machine.processes().unwrap().is_empty());
+    assert_eq!(machine.calls().unwrap().len(), calls);
+}
+
+#[test]
 fn threads_are_counted_together() {
     const NAME: &str = "threads_are_counted_together";
     // This very test, run again under the tracer, is the program with the threads.

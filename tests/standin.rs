@@ -6,52 +6,20 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use kytx::testbed::{Knob, Layout, MetadataUrl, Nasty, Options, Scenario};
 use support::snapshot::{Snapshot, assert_same_tree};
-use support::{Machine, Ran, is_alive, options, wait_until};
+use support::{ADMIN, Machine, Ran, is_alive, options, wait_until};
 
-/// `sh` is always there; on many machines it is one of the others.
-fn shells() -> Vec<&'static str> {
-    let is_there = |shell: &&str| Command::new(shell).args(["-c", ":"]).status().is_ok();
-    ["sh", "bash", "dash"].into_iter().filter(is_there).collect()
-}
-
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
-}
-
-/// Asks the service; `None` if it gives no answer.
-fn ask(machine: &Machine, path: &str, headers: &str) -> Option<Answer> {
-    let mut connection = TcpStream::connect(("127.0.0.1", machine.port)).ok()?;
-    write!(connection, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").ok()?;
-    let mut text = String::new();
-    connection.read_to_string(&mut text).ok()?;
-    let (head, body) = text.split_once("\r\n\r\n")?;
-    let status = head.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { status, head: head.to_owned(), body: body.to_owned() })
-}
-
-fn is_ready(machine: &Machine) -> bool {
-    let path = if machine.options.layout == Layout::Ke4 { "/kylin/api/health" } else { "/kylin/" };
-    ask(machine, path, "").is_some_and(|answer| answer.status == 200)
-}
-
-fn start_and_wait(machine: &Machine) -> i32 {
-    machine.script("kylin.sh", &["start"]).expect_code(0);
-    wait_until("the service is ready", || is_ready(machine));
-    pid_of(machine)
-}
-
-fn pid_of(machine: &Machine) -> i32 {
-    fs::read_to_string(machine.home.join("pid")).unwrap().lines().last().unwrap().parse().unwrap()
+/// The shells of this machine, each once: `sh` is always there, and on many machines it is one of the others.
+fn shells() -> Vec<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap();
+    let find = |name| std::env::split_paths(&path).find_map(|dir| fs::canonicalize(dir.join(name)).ok());
+    let found: BTreeSet<PathBuf> = ["sh", "bash", "dash"].into_iter().filter_map(find).collect();
+    found.into_iter().collect()
 }
 
 /// The directory that a backup named, from its output.
@@ -71,20 +39,18 @@ fn ke4() -> Options {
     options().ke4()
 }
 
-const ADMIN: &str = "Authorization: Basic QURNSU46S1lMSU4=\r\n";
-
 #[test]
 fn ke3_starts_answers_and_stops() {
     for shell in shells() {
         let machine = Machine::new(&options());
-        machine.script_in(shell, "kylin.sh", &["stop"]).expect_code(1);
-        let ran = machine.script_in(shell, "kylin.sh", &["start"]).expect_code(0);
+        machine.script_in(&shell, "kylin.sh", &["stop"]).expect_code(1);
+        let ran = machine.script_in(&shell, "kylin.sh", &["start"]).expect_code(0);
         assert!(ran.stdout.starts_with("A new Kylin instance is started by "), "{}", ran.stdout);
-        wait_until("the service is ready", || is_ready(&machine));
-        let again = machine.script_in(shell, "kylin.sh", &["start"]).expect_code(1);
+        wait_until("the service is ready", || machine.is_ready());
+        let again = machine.script_in(&shell, "kylin.sh", &["start"]).expect_code(1);
         assert_eq!(again.stdout, "Kylin is running, stop it first\n");
 
-        let pid = pid_of(&machine);
+        let pid = machine.pid();
         assert_eq!(machine.processes().unwrap(), [pid]);
         let cwd = fs::read_link(format!("/proc/{pid}/fd/0")).unwrap();
         assert_eq!(cwd, Path::new("/dev/null"), "it must hold nothing of its starter's");
@@ -99,10 +65,10 @@ fn ke3_starts_answers_and_stops() {
         }
         assert!(!machine.home.join("LOCK").exists());
 
-        let ran = machine.script_in(shell, "kylin.sh", &["stop"]).expect_code(0);
+        let ran = machine.script_in(&shell, "kylin.sh", &["stop"]).expect_code(0);
         assert_eq!(ran.stdout, format!("Stopping Kylin: {pid}\nKylin with pid {pid} has been stopped.\n"));
         assert!(!is_alive(pid) && !machine.home.join("pid").exists());
-        let ran = machine.script_in(shell, "kylin.sh", &["stop"]).expect_code(1);
+        let ran = machine.script_in(&shell, "kylin.sh", &["stop"]).expect_code(1);
         assert_eq!(ran.stdout, "Kylin is not running\n");
     }
 }
@@ -110,26 +76,26 @@ fn ke3_starts_answers_and_stops() {
 #[test]
 fn the_rest_interface_answers_as_observed() {
     let machine = Machine::new(&options());
-    start_and_wait(&machine);
-    let version = ask(&machine, "/kylin/api/admin/version", "").unwrap();
+    machine.start();
+    let version = machine.ask("/kylin/api/admin/version", "").unwrap();
     assert!(version.body.contains("Kyligence Enterprise 3.4.2.2028-GA"), "{}", version.body);
     // Read once: a swap under a running service does not change it.
     fs::write(machine.home.join("VERSION"), "Kyligence Enterprise 9.9.9\n").unwrap();
-    assert_eq!(ask(&machine, "/kylin/api/admin/version", "").unwrap().body, version.body);
+    assert_eq!(machine.ask("/kylin/api/admin/version", "").unwrap().body, version.body);
 
-    let anonymous = ask(&machine, "/kylin/api/projects", "").unwrap();
+    let anonymous = machine.ask("/kylin/api/projects", "").unwrap();
     assert_eq!(anonymous.status, 302);
     assert!(anonymous.head.contains("Location: /kylin/login"));
-    let wrong = ask(&machine, "/kylin/api/projects", "Authorization: Basic bm8=\r\n").unwrap();
+    let wrong = machine.ask("/kylin/api/projects", "Authorization: Basic bm8=\r\n").unwrap();
     assert_eq!((wrong.status, wrong.body.starts_with("<html>")), (401, true));
     let projects: serde_json::Value =
-        serde_json::from_str(&ask(&machine, "/kylin/api/projects", ADMIN).unwrap().body).unwrap();
+        serde_json::from_str(&machine.ask("/kylin/api/projects", ADMIN).unwrap().body).unwrap();
     assert_eq!(projects["code"], "000");
     let names: Vec<_> = projects["data"].as_array().unwrap().iter().map(|p| p["name"].clone()).collect();
     assert_eq!(names, ["sales", "web"]);
 
     let jobs = |machine: &Machine| -> serde_json::Value {
-        let answer = ask(machine, "/kylin/api/jobs?timeFilter=5", ADMIN).unwrap();
+        let answer = machine.ask("/kylin/api/jobs?timeFilter=5", ADMIN).unwrap();
         serde_json::from_str(&answer.body).unwrap()
     };
     assert_eq!(jobs(&machine)["data"]["size"], 0);
@@ -140,13 +106,13 @@ fn the_rest_interface_answers_as_observed() {
 #[test]
 fn kylin_3_answers_bare_and_refuses_the_form_of_kyligence() {
     let machine = Machine::new(&options().kylin3());
-    start_and_wait(&machine);
+    machine.start();
     let plain = format!("{ADMIN}Accept: application/json\r\n");
     let projects: serde_json::Value =
-        serde_json::from_str(&ask(&machine, "/kylin/api/projects", &plain).unwrap().body).unwrap();
+        serde_json::from_str(&machine.ask("/kylin/api/projects", &plain).unwrap().body).unwrap();
     assert_eq!(projects[0]["name"], "sales");
     let v2 = format!("{ADMIN}Accept: application/vnd.apache.kylin-v2+json\r\n");
-    assert_eq!(ask(&machine, "/kylin/api/projects", &v2).unwrap().status, 406);
+    assert_eq!(machine.ask("/kylin/api/projects", &v2).unwrap().status, 406);
 }
 
 #[test]
@@ -173,15 +139,15 @@ fn http_is_as_unfriendly_as_asked() {
     let machine = Machine::new(&options());
     machine.knobs.set(Knob::HttpMode, "never").unwrap();
     machine.script("kylin.sh", &["start"]).expect_code(0);
-    wait_until("the service answers", || ask(&machine, "/kylin/", "").is_some());
-    assert_eq!(ask(&machine, "/kylin/", "").unwrap().status, 503);
+    wait_until("the service answers", || machine.ask("/kylin/", "").is_some());
+    assert_eq!(machine.ask("/kylin/", "").unwrap().status, 503);
     machine.knobs.set(Knob::HttpMode, "drop").unwrap();
-    assert!(ask(&machine, "/kylin/", "").is_none());
+    assert!(machine.ask("/kylin/", "").is_none());
     machine.knobs.set(Knob::HttpMode, "login-page").unwrap();
-    let page = ask(&machine, "/kylin/api/projects", "").unwrap();
+    let page = machine.ask("/kylin/api/projects", "").unwrap();
     assert_eq!((page.status, page.body.starts_with("<html>")), (200, true));
     machine.knobs.set(Knob::HttpMode, "ok").unwrap();
-    wait_until("the service is ready", || is_ready(&machine));
+    wait_until("the service is ready", || machine.is_ready());
 }
 
 #[test]
@@ -189,12 +155,12 @@ fn a_service_that_is_slow_is_503_until_it_is_ready() {
     let machine = Machine::new(&options());
     machine.knobs.set(Knob::ReadyAfterMs, 3_600_000).unwrap();
     machine.script("kylin.sh", &["start"]).expect_code(0);
-    wait_until("the service answers", || ask(&machine, "/kylin/", "").is_some());
-    assert_eq!(ask(&machine, "/kylin/", "").unwrap().status, 503);
+    wait_until("the service answers", || machine.ask("/kylin/", "").is_some());
+    assert_eq!(machine.ask("/kylin/", "").unwrap().status, 503);
     // Another home's knob may differ: the new release is slow and the old one is not.
     machine.script("kylin.sh", &["stop"]).expect_code(0);
     machine.knobs.of_version(&machine.options.old_version).set(Knob::ReadyAfterMs, 1).unwrap();
-    start_and_wait(&machine);
+    machine.start();
 }
 
 #[test]
@@ -209,7 +175,7 @@ fn a_start_that_fails_or_is_killed() {
     machine.knobs.set(Knob::StartMode, "ok").unwrap();
 
     machine.knobs.set(Knob::LockStays, 1).unwrap();
-    start_and_wait(&machine);
+    machine.start();
     machine.script("kylin.sh", &["stop"]).expect_code(0);
     let ran = machine.script("kylin.sh", &["start"]).expect_code(1);
     assert_eq!(ran.stdout, "Kylin is starting, wait for it\n");
@@ -253,13 +219,13 @@ fn a_pid_file_that_is_late_or_stale() {
     let machine = Machine::new(&options());
     machine.knobs.set(Knob::PidLateMs, 3_600_000).unwrap();
     machine.script("kylin.sh", &["start"]).expect_code(0);
-    wait_until("the service is ready", || is_ready(&machine));
+    wait_until("the service is ready", || machine.is_ready());
     assert!(!machine.home.join("pid").exists(), "running, and no pid file");
     machine.end_services().unwrap();
     machine.knobs.set(Knob::PidLateMs, 1).unwrap();
     machine.script("kylin.sh", &["start"]).expect_code(0);
     wait_until("the pid file is there", || machine.home.join("pid").exists());
-    wait_until("the service is ready", || is_ready(&machine));
+    wait_until("the service is ready", || machine.is_ready());
 
     machine.knobs.set(Knob::StopKeepsPid, 1).unwrap();
     machine.script("kylin.sh", &["stop"]).expect_code(0);
@@ -271,7 +237,7 @@ fn a_pid_file_that_is_late_or_stale() {
 #[test]
 fn a_stop_that_fails_lies_or_kills() {
     let machine = Machine::new(&options());
-    let pid = start_and_wait(&machine);
+    let pid = machine.start();
     machine.knobs.set(Knob::StopMode, "fail").unwrap();
     machine.script("kylin.sh", &["stop"]).expect_code(1);
     assert!(is_alive(pid) && machine.home.join("pid").exists());
@@ -308,13 +274,13 @@ fn a_guardian_brings_the_service_back() {
     let path = machine.home.join("conf/kylin.properties.override");
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("{text}kap.guardian.enabled=true\n")).unwrap();
-    let pid = start_and_wait(&machine);
+    let pid = machine.start();
     Command::new("kill").args(["-s", "KILL", &pid.to_string()]).status().unwrap();
     wait_until("another process runs", || {
         fs::read_to_string(machine.home.join("pid"))
             .is_ok_and(|text| text.trim().parse().is_ok_and(|now: i32| now != pid && is_alive(now)))
     });
-    wait_until("the service is ready", || is_ready(&machine));
+    wait_until("the service is ready", || machine.is_ready());
     machine.script("kylin.sh", &["stop"]).expect_code(0);
     wait_until("the guardian is gone, too", || machine.processes().unwrap().is_empty());
 }
@@ -334,7 +300,7 @@ fn every_start_changes_metadata_and_a_new_major_version_migrates_them() {
         // As after an upgrade: the same home, the new version.
         let version = format!("Kyligence Enterprise {}\n", base.new_version);
         fs::write(machine.home.join("VERSION"), version).unwrap();
-        start_and_wait(&machine);
+        machine.start();
         let after = machine.store.content().unwrap();
         let groups = if base.layout == Layout::Ke4 { "_global/user_group/ALL_USERS" } else { "user_group" };
         assert_ne!(before[groups], after[groups]);
@@ -350,7 +316,7 @@ fn every_start_changes_metadata_and_a_new_major_version_migrates_them() {
 fn a_backup_holds_every_entry_with_its_time_and_tells_the_password() {
     for shell in shells() {
         let machine = Machine::new(&options());
-        let ran = machine.script_in(shell, "metastore.sh", &["backup"]).expect_code(0);
+        let ran = machine.script_in(&shell, "metastore.sh", &["backup"]).expect_code(0);
         let dir = backup_dir(&ran);
         assert!(dir.starts_with(machine.home.join("meta_backups")));
         assert!(dir.file_name().unwrap().to_str().unwrap().starts_with("meta_20"));
@@ -447,23 +413,23 @@ fn a_restore_is_an_overlay_and_exact_after_a_reset() {
     for shell in shells() {
         let machine = Machine::new(&options());
         let before = machine.store.content().unwrap();
-        let dir = backup_dir(&machine.script_in(shell, "metastore.sh", &["backup"]).expect_code(0));
+        let dir = backup_dir(&machine.script_in(&shell, "metastore.sh", &["backup"]).expect_code(0));
         machine.store.put("cube/added.json", b"{}").unwrap();
         machine.store.put("cube/sales_cube.json", b"changed").unwrap();
         machine.store.put("dict/DEFAULT.ORDERS/SELLER/6a1.dict", b"changed").unwrap();
         let dir = dir.to_str().unwrap();
-        let ran = machine.script_in(shell, "metastore.sh", &["restore", dir]).expect_code(0);
+        let ran = machine.script_in(&shell, "metastore.sh", &["restore", dir]).expect_code(0);
         assert!(ran.stdout.ends_with(&format!("Metadata restored from {dir}\n")));
         let mut expected = before.clone();
         expected.insert("cube/added.json".to_owned(), Some(b"{}".to_vec()));
         assert_eq!(machine.store.content().unwrap(), expected);
 
-        let ran = machine.script_in(shell, "metastore.sh", &["reset"]).expect_code(0);
+        let ran = machine.script_in(&shell, "metastore.sh", &["reset"]).expect_code(0);
         assert_eq!(ran.stdout, "");
         assert!(machine.store.content().unwrap().is_empty() && machine.store.dir().join("UUID").exists());
         let large = machine.store.working().join("resources-jdbc");
         assert!(entries(&large).is_empty(), "the large ones' files go, too");
-        machine.script_in(shell, "metastore.sh", &["restore", dir]).expect_code(0);
+        machine.script_in(&shell, "metastore.sh", &["restore", dir]).expect_code(0);
         assert_eq!(machine.store.content().unwrap(), before);
     }
 }
@@ -535,19 +501,19 @@ fn the_store_is_listed_shown_and_thinned_out() {
 fn ke4_starts_answers_and_stops() {
     for shell in shells() {
         let machine = Machine::new(&ke4());
-        let ran = machine.script_in(shell, "kylin.sh", &["start"]).expect_code(0);
+        let ran = machine.script_in(&shell, "kylin.sh", &["start"]).expect_code(0);
         assert!(ran.stdout.starts_with("Kylin is starting. It may take a while."), "{}", ran.stdout);
-        wait_until("the service is ready", || is_ready(&machine));
-        assert!(ask(&machine, "/kylin/api/health", "").unwrap().body.contains(r#""status":"UP""#));
-        let projects = ask(&machine, "/kylin/api/projects", ADMIN).unwrap().body;
+        wait_until("the service is ready", || machine.is_ready());
+        assert!(machine.ask("/kylin/api/health", "").unwrap().body.contains(r#""status":"UP""#));
+        let projects = machine.ask("/kylin/api/projects", ADMIN).unwrap().body;
         assert!(projects.contains("sales") && projects.contains("web"), "{projects}");
         assert!(machine.home.join("bin/check-env-bypass").exists());
-        let pid = pid_of(&machine);
+        let pid = machine.pid();
         let cwd = fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
         assert_eq!(cwd, machine.real_home.join("server"));
-        machine.script_in(shell, "kylin.sh", &["stop"]).expect_code(0);
+        machine.script_in(&shell, "kylin.sh", &["stop"]).expect_code(0);
         assert!(!is_alive(pid) && !machine.home.join("pid").exists());
-        machine.script_in(shell, "kylin.sh", &["stop"]).expect_code(1);
+        machine.script_in(&shell, "kylin.sh", &["stop"]).expect_code(1);
     }
 }
 
@@ -617,14 +583,14 @@ fn properties_are_read_as_java_does() {
         let path = machine.home.join("conf/kylin.properties.override");
         fs::write(&path, "# a=comment\n a : one\\\n  two\na.b c\nkylin.server.mode\t=\tjob\nlast=x=y")
             .unwrap();
-        let get = |key| machine.script_in(shell, "get-properties.sh", &[key]).expect_code(0).stdout;
+        let get = |key| machine.script_in(&shell, "get-properties.sh", &[key]).expect_code(0).stdout;
         assert_eq!(get("a"), "one  two\n");
         assert_eq!(get("a.b"), "c\n");
         assert_eq!(get("last"), "x=y\n");
         assert_eq!(get("kylin.server.mode"), "job\n", "the override wins");
         assert_eq!(get("kylin.query.cache-enabled"), "true\n", "through the profile's links");
         assert_eq!(get("no.such.key"), "\n");
-        machine.script_in(shell, "get-properties.sh", &[]).expect_code(255);
+        machine.script_in(&shell, "get-properties.sh", &[]).expect_code(255);
         machine.knobs.set(Knob::PropertiesBroken, 1).unwrap();
         assert_eq!(get("kylin.metadata.url"), "\n");
     }
@@ -648,7 +614,7 @@ fn every_call_is_logged_outside_of_the_home() {
 #[test]
 fn a_store_that_is_named_by_its_directory_works_too() {
     let machine = Machine::new(&Options { url: MetadataUrl::Directory, ..options() });
-    start_and_wait(&machine);
+    machine.start();
     let ran = machine.script("metastore.sh", &["backup"]).expect_code(0);
     assert_eq!(entries(&backup_dir(&ran)), machine.store.content().unwrap().into_keys().collect());
     assert!(!ran.stderr.contains(Scenario::PASSWORD));
@@ -679,7 +645,7 @@ fn a_nasty_home_holds_what_it_should_and_still_starts() {
         assert!(machine.package_dir.as_ref().unwrap().join("bin/kylin.sh").exists());
         assert!(machine.old_package.as_ref().unwrap().exists() && machine.package.exists());
         assert!(machine.working_dir.join("other_instance").exists());
-        start_and_wait(&machine);
+        machine.start();
         machine.script("kylin.sh", &["stop"]).expect_code(0);
     }
 }

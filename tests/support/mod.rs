@@ -10,7 +10,10 @@
 pub mod killer;
 pub mod snapshot;
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
@@ -18,7 +21,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use kytx::testbed::{Options, Scenario};
+use kytx::testbed::{Layout, Options, Scenario};
 
 /// The longest that anything in a test may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,7 +64,7 @@ impl Machine {
 
     /// Runs one of the home's scripts with a shell of the caller's choice.
     #[must_use = "assert on the code, or on the output"]
-    pub fn script_in(&self, shell: &str, script: &str, args: &[&str]) -> Ran {
+    pub fn script_in(&self, shell: impl AsRef<OsStr>, script: &str, args: &[&str]) -> Ran {
         let mut command = Command::new(shell);
         command.arg(self.script_home().join("bin").join(script)).args(args).current_dir(&self.root);
         self.isolate(&mut command);
@@ -73,6 +76,36 @@ impl Machine {
     #[must_use = "assert on the code, or on the output"]
     pub fn script(&self, script: &str, args: &[&str]) -> Ran {
         self.script_in("sh", script, args)
+    }
+
+    /// Starts the service with the home's own script and waits until it answers; returns its process id.
+    #[track_caller]
+    pub fn start(&self) -> i32 {
+        self.script("kylin.sh", &["start"]).expect_code(0);
+        wait_until("the service is ready", || self.is_ready());
+        self.pid()
+    }
+
+    /// What the pid file names; the last line, as KE 4 appends.
+    pub fn pid(&self) -> i32 {
+        fs::read_to_string(self.home.join("pid")).unwrap().lines().last().unwrap().parse().unwrap()
+    }
+
+    /// Whether the service answers as one that is ready.
+    pub fn is_ready(&self) -> bool {
+        let path = if self.options.layout == Layout::Ke4 { "/kylin/api/health" } else { "/kylin/" };
+        self.ask(path, "").is_some_and(|answer| answer.status == 200)
+    }
+
+    /// Asks the service; `None` if it gives no answer. Each header ends in a line end of its own.
+    pub fn ask(&self, path: &str, headers: &str) -> Option<Answer> {
+        let mut connection = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        write!(connection, "GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").ok()?;
+        let mut text = String::new();
+        connection.read_to_string(&mut text).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        let status = head.split(' ').nth(1)?.parse().ok()?;
+        Some(Answer { status, head: head.to_owned(), body: body.to_owned() })
     }
 
     fn isolate(&self, command: &mut Command) {
@@ -101,6 +134,20 @@ impl Drop for Machine {
         let _ = self.scenario.end_services();
         open_up(self.dir.path());
     }
+}
+
+/// The header with the default account's credentials.
+pub const ADMIN: &str = "Authorization: Basic QURNSU46S1lMSU4=\r\n";
+
+/// What the service answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// Everything before the body.
+    pub head: String,
+    /// The body.
+    pub body: String,
 }
 
 /// What a program did.
