@@ -7,11 +7,13 @@
 //! 3. [`engine`]: one loop; ask `txn`, write the journal, look, act.
 //! 4. [`effect`]: the only code that touches the machine.
 //! 5. [`mutate`]: the closed list of things kytx can do, each with probe, apply, undo.
-//! 6. `kyligence`, [`backup`], [`hadoop`]: what an installation, an archive and cube data are.
-//! 6. [`kyligence`], [`backup`], `hadoop`: what an installation, an archive and cube data are.
-//! 7. `cli`: words; arguments, questions, progress, messages, exit codes.
+//! 6. [`kyligence`], [`backup`], [`hadoop`]: what an installation, an archive and cube data are.
+//! 7. [`cli`]: words; arguments, questions, progress, messages, exit codes.
+//!
+//! [`testbed`] is a stand-in for the product, for `kytx demo` and for the tests.
 
 pub mod backup;
+pub mod cli;
 pub mod digest;
 pub mod effect;
 pub mod engine;
@@ -21,4 +23,5 @@ pub mod kyligence;
 pub mod mutate;
 pub mod raw_path;
 pub mod state_dir;
+pub mod testbed;
 pub mod txn;

@@ -1,0 +1,169 @@
+#!/bin/sh
+# Stand-in for bin/metastore.sh of KE 3.x. Its store is a directory; the words, the exit codes and the dangers are those
+# of the real tool: `backup` says 0 whatever happened, and *deletes from the live store* what it cannot find in the
+# working directory.
+home=${KYLIN_HOME:-$(cd -P -- "$(dirname -- "$0")/.." && pwd -P)}
+export KYLIN_HOME="$home"
+. "$home/bin/standin.sh"
+read_knobs
+log_call metastore.sh "$@"
+find_data
+# The real tool tells the world.
+echo "INFO  [main] common.KylinConfig : Kylin metadata url is $url" >&2
+
+# Java fails to start, or does not reach the store.
+java_broken() {
+    [ "$STORE_DOWN" = 1 ] && { echo "ERROR [main] persistence.ResourceTool : Connection refused" >&2; return 0; }
+    [ "$NEEDS_JAVA_HOME" = 1 ] && [ -z "$JAVA_HOME" ] && { echo "java: not found" >&2; return 0; }
+    return 1
+}
+
+new_uuid() {
+    # Two length bytes and 36 characters.
+    printf '\000\044%s' 00000000-0000-4000-8000-000000000000 > "$1/UUID"
+}
+
+# Copies one entry's content to a file. The marker of a lost large entry is deleted from the live store.
+fetch() {
+    if [ "$(head -c ${#MARKER} "$store/$1" | tr -d '\000')" = "$MARKER" ]; then
+        if [ "$BACKUP_MODE" = lost-markers ] || [ ! -f "$working/resources-jdbc/$1" ]; then
+            echo "RETRY 1 error resource /$1"
+            echo "WARN  [pool-1] persistence.PushdownResourceStore : Marker exists but real file not found, delete marker: /$1" >&2
+            echo "ERROR [pool-1] persistence.ResourceTool : expects 1 resources but got 0" >&2
+            rm -f "$store/$1"
+            return 0
+        fi
+        source=$working/resources-jdbc/$1
+    else
+        source=$store/$1
+    fi
+    case $1 in */*) mkdir -p "$2/${1%/*}" ;; esac
+    cp -p "$source" "$2/$1"
+}
+
+# The part that is Java: returns its exit code, prints its success line.
+download() {
+    java_broken && return 1
+    [ "$BACKUP_MODE" = empty ] && return 1
+    new_uuid "$1"
+    [ "$BACKUP_MODE" = uuid-only ] && return 1
+    total=$(store_entries "$store" | wc -l)
+    done_count=0
+    store_entries "$store" > "$1.entries"
+    while IFS= read -r entry; do
+        done_count=$((done_count + 1))
+        [ "$entry" = UUID ] && continue
+        if [ "$done_count" -gt $((total / 2)) ]; then
+            case $BACKUP_MODE in
+            half) rm -f "$1.entries"; return 137 ;;
+            killed) rm -f "$1.entries"; kill -9 $$ ;;
+            failed-copy)
+                echo "Failed to copy resource /$entry"
+                rm -f "$1.entries"
+                return 1
+                ;;
+            esac
+            [ -n "$BACKUP_GATE" ] && [ ! -e "$BACKUP_GATE" ] && wait_for_gate "$BACKUP_GATE"
+        fi
+        fetch "$entry" "$1"
+    done < "$1.entries"
+    rm -f "$1.entries"
+    # The success line that only Java prints, and prints as well when entries were lost.
+    echo "Metadata backed up to $1"
+}
+
+backup() {
+    litter
+    dir=$home/meta_backups/meta_$(date +%Y_%m_%d_%H_%M_%S)
+    echo "Starting backup to $dir"
+    case $home in
+    *\ *)
+        # Unquoted, as in the real script: stray directories, and no backup.
+        [ "$BLANK_IS_FINE" = 1 ] || {
+            mkdir -p $dir
+            echo "metadata store backed up to $dir"
+            exit 0
+        }
+        ;;
+    esac
+    mkdir -p "$dir"
+    download "$dir"
+    echo "metadata store backed up to $dir"
+    exit 0
+}
+
+restore() {
+    [ -n "$1" ] || { echo "illegal args: restore"; exit 0; }
+    java_broken && exit 1
+    echo "Starting restoring $1"
+    [ -d "$1" ] || { echo "ERROR: $1 does not exist" >&2; exit 1; }
+    [ -d "$base" ] || { echo "Failed to copy resource: $base does not exist"; exit 1; }
+    [ -e "$1/UUID" ] || new_uuid "$1"
+    total=$(store_entries "$1" | wc -l)
+    done_count=0
+    list=$store.restoring.$$
+    store_entries "$1" > "$list"
+    while IFS= read -r entry; do
+        done_count=$((done_count + 1))
+        [ "$entry" = UUID ] && continue
+        if [ "$done_count" -gt $((total / 2)) ]; then
+            case $RESTORE_MODE in
+            half)
+                rm -f "$list"
+                echo "Failed to copy $((total - done_count + 1)) resource"
+                exit 1
+                ;;
+            killed) rm -f "$list"; kill -9 $$ ;;
+            esac
+            [ -n "$RESTORE_GATE" ] && [ ! -e "$RESTORE_GATE" ] && wait_for_gate "$RESTORE_GATE"
+        fi
+        case $entry in */*) mkdir -p "$store/${entry%/*}" ;; esac
+        if is_large "$entry"; then
+            mkdir -p "$working/resources-jdbc/${entry%/*}"
+            cp -p "$1/$entry" "$working/resources-jdbc/$entry"
+            printf '%s' "$MARKER" > "$store/$entry"
+            touch -r "$1/$entry" "$store/$entry"
+        else
+            cp -p "$1/$entry" "$store/$entry"
+        fi
+    done < "$list"
+    rm -f "$list"
+    echo "Metadata restored from $1"
+}
+
+reset_store() {
+    java_broken && exit 1
+    store_entries "$store" | while IFS= read -r entry; do
+        [ "$entry" = UUID ] || rm -f "$store/$entry"
+        ! is_large "$entry" || rm -f "$working/resources-jdbc/$entry"
+    done
+    wait_for_gate "$RESET_GATE"
+    find "$store" -mindepth 1 -depth -type d -exec rmdir {} + 2> /dev/null
+    exit 0
+}
+
+# One folder's names, as Java prints a set; a folder that is not there prints as null.
+list() {
+    java_broken && exit 1
+    folder=${1#/}
+    folder=${folder%/}
+    [ -d "$store/$folder" ] || { echo null; exit 0; }
+    names=$(cd "$store/$folder" && for name in *; do
+        [ -e "$name" ] && printf '%s/%s, ' "${folder:+/$folder}" "$name"
+    done)
+    echo "[${names%, }]"
+}
+
+case $1 in
+backup) backup ;;
+restore) restore "$2" ;;
+reset) reset_store ;;
+list) list "$2" ;;
+cat)
+    java_broken && exit 1
+    [ -f "$store/${2#/}" ] && fetch "${2#/}" "$store.cat.$$" && cat "$store.cat.$$/${2#/}" 2> /dev/null
+    rm -rf "$store.cat.$$"
+    ;;
+remove) java_broken && exit 1; rm -f "$store/${2#/}" ;;
+*) fail "usage: metastore.sh backup [RESOURCE_PATH_PREFIX]" ;;
+esac

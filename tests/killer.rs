@@ -1,0 +1,151 @@
+//! The tests' own tool is tested: killing at a counted system call, and telling trees apart.
+
+#![allow(clippy::disallowed_methods, reason = "a test's own directory")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use support::killer::{Counted, Outcome, Victims, run_killed_at};
+use support::snapshot::{Snapshot, assert_same_tree};
+
+fn files_in(dir: &Path) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+fn shell(dir: &Path, script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]).current_dir(dir);
+    command
+}
+
+#[test]
+fn the_nth_call_never_happens_and_all_before_it_do() {
+    const SCRIPT: &str = "echo told; for n in 1 2 3 4 5; do : > file$n; done; exit 3";
+    for n in 1..=5 {
+        let dir = tempfile::tempdir().unwrap();
+        let traced = run_killed_at(shell(dir.path(), SCRIPT), n, Counted::Own, Victims::Program);
+        assert_eq!((traced.outcome, traced.stdout.as_str()), (Outcome::Killed, "told\n"));
+        assert_eq!(files_in(dir.path()) as u64, n - 1);
+    }
+    for n in [0, 6] {
+        let dir = tempfile::tempdir().unwrap();
+        let traced = run_killed_at(shell(dir.path(), SCRIPT), n, Counted::Own, Victims::Program);
+        assert_eq!(traced.outcome, Outcome::Finished { count: 5, code: 3 });
+        assert_eq!(files_in(dir.path()), 5);
+    }
+}
+
+#[test]
+fn what_the_program_starts_counts_only_if_asked() {
+    const SCRIPT: &str = ": > own; mkdir made-by-child; : > own2";
+    let count = |counted| {
+        let dir = tempfile::tempdir().unwrap();
+        let traced = run_killed_at(shell(dir.path(), SCRIPT), 0, counted, Victims::Program);
+        assert_eq!(files_in(dir.path()), 3);
+        traced.outcome
+    };
+    assert_eq!(count(Counted::Own), Outcome::Finished { count: 2, code: 0 });
+    assert_eq!(count(Counted::Descendants), Outcome::Finished { count: 3, code: 0 });
+}
+
+#[test]
+fn a_child_outlives_the_program_unless_it_is_killed_too() {
+    // The child waits for a file that only the test makes, then tells that it lived.
+    const SCRIPT: &str = "(while [ ! -e go ]; do sleep 0.01; done; mkdir lived) & echo $! > child; : > last";
+    for (victims, lives) in [(Victims::Program, true), (Victims::Descendants, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        // Calls of the program: create and write `child`, create `last`.
+        let traced = run_killed_at(shell(dir.path(), SCRIPT), 3, Counted::Own, victims);
+        assert_eq!(traced.outcome, Outcome::Killed);
+        assert!(!dir.path().join("last").exists());
+        let child = fs::read_to_string(dir.path().join("child")).unwrap().trim().parse().unwrap();
+        if !lives {
+            support::wait_until("the child is gone", || !support::is_alive(child));
+        }
+        fs::write(dir.path().join("go"), "").unwrap();
+        support::wait_until("the child is gone", || !support::is_alive(child));
+        assert_eq!(dir.path().join("lived").exists(), lives);
+    }
+}
+
+#[test]
+fn a_daemon_goes_on_when_the_tracer_is_done() {
+    let machine = support::Machine::new(&support::options());
+    let start = || {
+        let mut command = Command::new(machine.home.join("bin/kylin.sh"));
+        command.arg("start").env("KYLIN_HOME", &machine.home);
+        command
+    };
+    let traced = run_killed_at(start(), 0, Counted::Descendants, Victims::Program);
+    assert!(matches!(traced.outcome, Outcome::Finished { count: 10.., code: 0 }), "{traced:?}");
+    support::wait_until("the service is ready", || machine.is_ready());
+    machine.script("kylin.sh", &["stop"]).expect_code(0);
+    // Killed at its second change: the log of calls is open, and the line is not in it.
+    let calls = machine.calls().unwrap().len();
+    let traced = run_killed_at(start(), 2, Counted::Descendants, Victims::Descendants);
+    assert_eq!(traced.outcome, Outcome::Killed);
+    support::wait_until("nothing is left", || machine.processes().unwrap().is_empty());
+    assert_eq!(machine.calls().unwrap().len(), calls);
+}
+
+#[test]
+fn threads_are_counted_together() {
+    const NAME: &str = "threads_are_counted_together";
+    // This very test, run again under the tracer, is the program with the threads.
+    if let Some(dir) = std::env::var_os("KYTX_TEST_THREADS_DIR") {
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let dir = Path::new(&dir);
+                scope.spawn(move || {
+                    for file in 0..5 {
+                        fs::File::create(dir.join(format!("{thread}-{file}"))).unwrap();
+                    }
+                });
+            }
+        });
+        return;
+    }
+    for n in 1..=21 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", NAME]).env("KYTX_TEST_THREADS_DIR", dir.path());
+        let traced = run_killed_at(command, n, Counted::Own, Victims::Program);
+        let expected = if n <= 20 { Outcome::Killed } else { Outcome::Finished { count: 20, code: 0 } };
+        assert_eq!(traced.outcome, expected, "{}", traced.stdout);
+        // Calls that other threads had entered before may have been cut off by the kill.
+        let made = files_in(dir.path()) as u64;
+        assert!(made < n && made + 4 >= n, "{made} files when killed at {n}");
+    }
+}
+
+#[test]
+fn a_snapshot_sees_every_kind_of_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let take = || Snapshot::take(dir.path(), &["ignored*", "sub/skip"]);
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir(path("sub")).unwrap();
+    for name in ["a", "b", "c", "sub/d"] {
+        fs::write(path(name), "same").unwrap();
+    }
+    std::os::unix::fs::symlink("a", path("link")).unwrap();
+    let before = take();
+    assert_eq!(before.len(), 7);
+    fs::write(path("ignored-1"), "x").unwrap();
+    fs::write(path("sub/skip"), "x").unwrap();
+    assert_same_tree(&before, &take());
+
+    let time = fs::metadata(path("a")).unwrap().modified().unwrap();
+    fs::write(path("a"), "diff").unwrap();
+    fs::File::options().write(true).open(path("a")).unwrap().set_modified(time).unwrap();
+    fs::remove_file(path("b")).unwrap();
+    fs::hard_link(path("c"), path("e")).unwrap();
+    fs::remove_file(path("link")).unwrap();
+    std::os::unix::fs::symlink("c", path("link")).unwrap();
+    let lines = before.diff(&take()).join("\n");
+    for expected in ["! `a`: content", "- `b`", "! `c`: link to", "+ `e`", "! `link`: target"] {
+        assert!(lines.contains(expected), "{expected} in\n{lines}");
+    }
+}
