@@ -7,7 +7,6 @@
 
 use crate::digest::Digest;
 use crate::journal::{Journal, JournalError};
-use crate::mutate::MutationError;
 use crate::txn::{
     Action, Direction, IllegalRecord, Mutation, Observed, Outcome, Record, StepId, Txn, Verdict, judge,
 };
@@ -19,8 +18,24 @@ pub struct Task<'a> {
     pub step: StepId,
     /// What it does.
     pub mutation: &'a Mutation,
+    /// Which way it goes.
+    pub direction: Direction,
     /// What it works from, once its intent is durable; `None` for a look before the intent.
     pub inputs: Option<Digest>,
+}
+
+/// Why a mutation failed. The machine is then somewhere between before and after; `resume` and `abort` cope.
+#[derive(Debug, thiserror::Error)]
+pub enum MutationError {
+    /// It could not be done.
+    #[error(transparent)]
+    Failed(Box<dyn std::error::Error + Send + Sync>),
+    /// The machine is not as it was when the plan was made: what differs, as a sentence without its full stop.
+    #[error("{0}")]
+    Foreign(String),
+    /// A stop was asked for in the middle of a long piece of work.
+    #[error("stopped on request")]
+    Interrupted,
 }
 
 /// What a probe saw, and in words what differs if it saw something foreign.
@@ -55,8 +70,10 @@ pub trait World {
     fn probe(&mut self, task: &Task<'_>) -> Result<Sight, MutationError>;
     /// Gathers what the step will work from, puts it durably into the state directory, and names it.
     fn inputs(&mut self, task: &Task<'_>) -> Result<Digest, MutationError>;
-    /// Applies the step and names what it made.
-    fn apply(&mut self, task: &Task<'_>) -> Result<Digest, MutationError>;
+    /// Applies the step.
+    fn apply(&mut self, task: &Task<'_>) -> Result<(), MutationError>;
+    /// Names what an applied step made. Asked of the machine, not remembered, as a crash may have come between.
+    fn outputs(&mut self, task: &Task<'_>) -> Result<Digest, MutationError>;
     /// Undoes the step.
     fn undo(&mut self, task: &Task<'_>) -> Result<(), MutationError>;
 }
@@ -140,6 +157,9 @@ pub enum DriveError {
         /// What differs.
         what: String,
     },
+    /// A stop was asked for, and the step in hand gave up at a point from which it can be taken up again.
+    #[error("stopped on request")]
+    Interrupted,
     /// The journal refused a record.
     #[error("cannot write the journal")]
     Journal(#[from] JournalError),
@@ -159,6 +179,18 @@ pub fn record(txn: &mut Txn, journal: &mut dyn Journal, record: &Record) -> Resu
 
 /// Drives a transaction until it rests.
 pub fn drive(
+    txn: &mut Txn,
+    journal: &mut dyn Journal,
+    world: &mut dyn World,
+    control: &mut Control<'_>,
+) -> Result<Rest, DriveError> {
+    match drive_on(txn, journal, world, control) {
+        Err(DriveError::Interrupted) => Ok(Rest::Interrupted),
+        rest => rest,
+    }
+}
+
+fn drive_on(
     txn: &mut Txn,
     journal: &mut dyn Journal,
     world: &mut dyn World,
@@ -197,7 +229,7 @@ fn intend(
         return record(txn, journal, &Record::Intent { step, direction, inputs });
     }
     let mutation = mutation_of(txn, step);
-    let task = Task { step, mutation: &mutation, inputs: None };
+    let task = Task { step, mutation: &mutation, direction, inputs: None };
     let sight = world.probe(&task).map_err(|source| failed(txn, step, source))?;
     match sight.seen {
         Observed::Before => {
@@ -228,18 +260,23 @@ fn perform(
 ) -> Result<(), DriveError> {
     (control.watch)(txn, &Event::Started { step, direction });
     let mutation = mutation_of(txn, step);
-    let task = Task { step, mutation: &mutation, inputs: txn.inputs(step) };
+    let task = Task { step, mutation: &mutation, direction, inputs: txn.inputs(step) };
     let sight = world.probe(&task).map_err(|source| failed(txn, step, source))?;
-    let (outputs, how) = match (judge(direction, sight.seen), direction) {
+    let how = match (judge(direction, sight.seen), direction) {
         (Verdict::Halt, _) => return Err(foreign(txn, step, sight.what)),
-        (Verdict::Skip, _) => (Digest::ZERO, How::AlreadyDone),
+        (Verdict::Skip, _) => How::AlreadyDone,
         (Verdict::Run, Direction::Forward) => {
-            (world.apply(&task).map_err(|source| failed(txn, step, source))?, How::Performed)
+            world.apply(&task).map_err(|source| failed(txn, step, source))?;
+            How::Performed
         }
         (Verdict::Run, Direction::Backward) => {
             world.undo(&task).map_err(|source| failed(txn, step, source))?;
-            (Digest::ZERO, How::Performed)
+            How::Performed
         }
+    };
+    let outputs = match direction {
+        Direction::Forward => world.outputs(&task).map_err(|source| failed(txn, step, source))?,
+        Direction::Backward => Digest::ZERO,
     };
     record(txn, journal, &Record::Done { step, direction, outputs })?;
     (control.watch)(txn, &Event::Finished { step, direction, how });
@@ -255,7 +292,11 @@ fn name_of(txn: &Txn, step: StepId) -> String {
 }
 
 fn failed(txn: &Txn, step: StepId, source: MutationError) -> DriveError {
-    DriveError::Failed { step, name: name_of(txn, step), source }
+    match source {
+        MutationError::Foreign(what) => foreign(txn, step, what),
+        MutationError::Interrupted => DriveError::Interrupted,
+        source @ MutationError::Failed(_) => DriveError::Failed { step, name: name_of(txn, step), source },
+    }
 }
 
 fn foreign(txn: &Txn, step: StepId, what: String) -> DriveError {

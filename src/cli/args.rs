@@ -127,7 +127,11 @@ pub enum Command {
     },
     /// The service of the miniature installation
     #[command(hide = true)]
-    StandinService(crate::testbed::service::ServiceArgs),
+    StandinService {
+        /// As the script gives them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
 }
 
 /// What to upgrade, and how.

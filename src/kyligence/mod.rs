@@ -13,6 +13,7 @@ pub mod merge;
 pub mod metadata;
 pub mod metadata_output;
 pub mod metadata_url;
+pub mod planner;
 pub mod preflight;
 pub mod process;
 pub mod properties;

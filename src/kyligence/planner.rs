@@ -58,7 +58,8 @@ pub fn steps(inputs: &PlanInputs) -> Vec<Step> {
     let mut steps = before_the_stop(inputs);
     steps.extend(downtime(inputs));
     if inputs.start {
-        let mutation = Mutation::StartService { home: inputs.home.clone(), start_timeout_s: inputs.start_timeout_s };
+        let mutation =
+            Mutation::StartService { home: inputs.home.clone(), start_timeout_s: inputs.start_timeout_s };
         steps.push(apply("start-service", mutation));
     }
     if inputs.archive_when == ArchiveWhen::After {
@@ -78,7 +79,8 @@ fn before_the_stop(inputs: &PlanInputs) -> Vec<Step> {
         content: inputs.content,
         spare: inputs.spare.clone(),
     };
-    let mut steps = vec![apply("stage-tree", stage), apply("carry-customisations", carry(inputs, CarryPass::Copy))];
+    let mut steps =
+        vec![apply("stage-tree", stage), apply("carry-customisations", carry(inputs, CarryPass::Copy))];
     if let Some(cube) = &inputs.cube {
         let copy = Mutation::CopyCubeData { cube: cube.clone(), pass: CopyPass::Early };
         steps.push(apply("copy-cube-data-early", copy));
@@ -152,7 +154,8 @@ mod tests {
             spare: "/opt/.kytx/ke/spare".into(),
             carry: SideFile { path: "plan/carry.json".into(), digest: Digest::ZERO },
             metadata_backup: "/opt/.kytx/ke/backup/1/metadata".into(),
-            cube: major.then(|| CubeCopy { source: "file:/kylin/id".into(), root: "file:/kylin/_kytx/1".into() }),
+            cube: major
+                .then(|| CubeCopy { source: "file:/kylin/id".into(), root: "file:/kylin/_kytx/1".into() }),
             archive_when,
             archive: "/opt/ke.backup.tar.gz".into(),
             start,
@@ -189,7 +192,9 @@ mod tests {
     #[test]
     fn what_is_not_asked_for_is_not_planned() {
         let minor = names(&inputs(false, ArchiveWhen::None, false));
-        for absent in ["copy-cube-data", "archive-tree", "start-service", "discard-archive", "discard-cube-data"] {
+        for absent in
+            ["copy-cube-data", "archive-tree", "start-service", "discard-archive", "discard-cube-data"]
+        {
             assert!(!minor.iter().any(|name| name == absent), "{absent}");
         }
     }

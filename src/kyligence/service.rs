@@ -24,7 +24,7 @@ const STOP_SCRIPT_LIMIT: Duration = Duration::from_secs(180);
 const START_SCRIPT_LIMIT: Duration = Duration::from_secs(1800);
 
 /// Time between two looks.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Variables that the product's scripts would take from the caller and that must not reach them: some point to another
 /// home, some switch parts of the scripts off. `JAVA_HOME` and `PATH` stay: without them a backup is empty and exits 0.

@@ -248,7 +248,7 @@ pub enum UpgradeKind {
 }
 
 /// Why a release may not follow another. `old` and `new` are product and version, as a person reads them.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error, Clone)]
 pub enum VersionRefusal {
     /// Nothing would change.
     #[error("`{new}` is the version that is already installed")]

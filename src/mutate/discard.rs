@@ -4,11 +4,10 @@
 //! itself; then what is aside is deleted. A kill in between leaves it aside, and the next run deletes it.
 //! *Probe.* By absence. *Undone*: never; these run only past the commit record (I5).
 
-use super::{Act, Machine, MutationError};
-use crate::digest::Digest;
+use super::{Act, Machine};
 use crate::effect::fs::exists;
 use crate::effect::tree::{Context, discard_tree, measure_tree, sibling};
-use crate::engine::{Sight, Task};
+use crate::engine::{MutationError, Sight, Task};
 use crate::raw_path::RawPath;
 use crate::txn::Observed;
 
@@ -31,20 +30,34 @@ impl Act for DiscardLocal<'_> {
         }))
     }
 
-    fn inputs(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<Vec<u8>, MutationError> {
+    fn inputs(&self, machine: &Machine<'_>) -> Result<Option<Vec<u8>>, MutationError> {
         let (bytes, entries) = measure_tree(machine.fs, self.path.as_path())?;
-        Ok(serde_json::to_vec(&serde_json::json!({ "path": self.path, "bytes": bytes, "entries": entries }))
-            .expect("BUG: plain data has a JSON form"))
+        Ok(Some(measured(self.path, bytes, entries)))
     }
 
-    fn apply(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<Digest, MutationError> {
-        discard_tree(machine.fs, self.path.as_path(), &machine.tick())?;
-        Ok(Digest::ZERO)
+    fn apply(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
+        Ok(discard_tree(machine.fs, self.path.as_path(), &machine.tick())?)
     }
 
     fn undo(&self, _: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
         unreachable!("BUG: a cleanup step is never undone")
     }
+}
+
+fn measured(path: &RawPath, bytes: u64, entries: u64) -> Vec<u8> {
+    let measured = serde_json::json!({ "path": path, "bytes": bytes, "entries": entries });
+    serde_json::to_vec(&measured).expect("BUG: plain data has a JSON form")
+}
+
+/// Removes the directory that held this transaction's copy, if no other transaction has one there.
+pub(super) fn remove_if_empty(machine: &Machine<'_>, root: &RawPath) -> Result<(), MutationError> {
+    let bytes = root.as_bytes();
+    let Some(end) = bytes.iter().rposition(|byte| *byte == b'/') else { return Ok(()) };
+    let parent = RawPath::new(&bytes[..end]);
+    if machine.hdfs.exists(&parent)? && machine.hdfs.list(&parent)?.is_empty() {
+        machine.hdfs.remove(&parent, &machine.tick())?;
+    }
+    Ok(())
 }
 
 pub(super) struct DiscardCubeData<'a> {
@@ -71,20 +84,19 @@ impl Act for DiscardCubeData<'_> {
         }))
     }
 
-    fn inputs(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<Vec<u8>, MutationError> {
+    fn inputs(&self, machine: &Machine<'_>) -> Result<Option<Vec<u8>>, MutationError> {
         let (bytes, entries) = machine.hdfs.measure(self.root)?;
-        Ok(serde_json::to_vec(&serde_json::json!({ "path": self.root, "bytes": bytes, "entries": entries }))
-            .expect("BUG: plain data has a JSON form"))
+        Ok(Some(measured(self.root, bytes, entries)))
     }
 
-    fn apply(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<Digest, MutationError> {
+    fn apply(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
         let tick = machine.tick();
         if machine.hdfs.exists(self.root)? {
             machine.hdfs.remove(&self.aside(), &tick)?;
             machine.hdfs.rename(self.root, &self.aside())?;
         }
         machine.hdfs.remove(&self.aside(), &tick)?;
-        Ok(Digest::ZERO)
+        remove_if_empty(machine, self.root)
     }
 
     fn undo(&self, _: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {

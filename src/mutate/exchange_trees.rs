@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Machine, MutationError};
-use crate::digest::Digest;
+use super::{Act, Machine, product, refused};
 use crate::effect::fs::{Kind, stat_opt};
 use crate::effect::tree::{Context, parent_of, sibling};
-use crate::engine::{Sight, Task};
+use crate::engine::{MutationError, Sight, Task};
 use crate::raw_path::RawPath;
 use crate::txn::Observed;
 
@@ -55,7 +54,8 @@ impl ExchangeTrees<'_> {
     fn inodes(machine: &Machine<'_>, task: &Task<'_>) -> Result<Inodes, MutationError> {
         let inputs = task.inputs.expect("BUG: the intent is durable");
         let content = machine.state.read_inputs(machine.fs, task.step, inputs)?;
-        serde_json::from_slice(&content).map_err(|error| MutationError::Foreign(format!("the step's inputs: {error}")))
+        serde_json::from_slice(&content)
+            .map_err(|error| MutationError::Foreign(format!("the step's inputs: {error}")))
     }
 
     /// Moves `incoming` to the live name and `outgoing` to the spare name, from any window of an earlier attempt.
@@ -127,21 +127,35 @@ impl Act for ExchangeTrees<'_> {
         })
     }
 
-    fn inputs(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<Vec<u8>, MutationError> {
+    fn inputs(&self, machine: &Machine<'_>) -> Result<Option<Vec<u8>>, MutationError> {
         let inode = |path: &RawPath| Self::inode(machine, path.as_path()).map(Option::unwrap_or_default);
         let inodes = Inodes { old: inode(self.live)?, new: inode(self.spare)? };
-        Ok(serde_json::to_vec(&inodes).expect("BUG: plain data has a JSON form"))
+        Ok(Some(serde_json::to_vec(&inodes).expect("BUG: plain data has a JSON form")))
     }
 
-    fn apply(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Digest, MutationError> {
+    fn apply(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<(), MutationError> {
         let Inodes { old, new } = Self::inodes(machine, task)?;
-        self.turn(machine, new, old)?;
-        Ok(Digest::ZERO)
+        nobody_serves(machine, self.live)?;
+        self.turn(machine, new, old)
     }
 
     fn undo(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<(), MutationError> {
         let Inodes { old, new } = Self::inodes(machine, task)?;
+        nobody_serves(machine, self.live)?;
         self.turn(machine, old, new)
+    }
+}
+
+/// A home must not be swapped under a running service. The operator, a guardian or a cron line may have started one
+/// since the stop.
+fn nobody_serves(machine: &Machine<'_>, live: &RawPath) -> Result<(), MutationError> {
+    let processes = product::processes(machine, live.as_path())?;
+    match processes.services().next() {
+        Some(service) => Err(refused(format!(
+            "the service of `{live}` runs again (process {}): stop it, and whatever started it",
+            service.pid
+        ))),
+        None => Ok(()),
     }
 }
 

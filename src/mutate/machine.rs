@@ -2,15 +2,16 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{MutationError, act_of, stopped};
+use super::{act_of, stopped};
 use crate::digest::Digest;
 use crate::effect::fs::Fs;
 use crate::effect::shell::{Call, Ran, Shell};
-use crate::engine::{Sight, Task, World};
+use crate::engine::{MutationError, Sight, Task, World};
 use crate::hadoop::Hdfs;
+use crate::kyligence::service::Stopped;
 use crate::state_dir::StateDir;
 
 /// Told how a long piece of work gets on.
@@ -100,11 +101,11 @@ impl<'a> Machine<'a> {
     }
 
     /// Waits, in small pieces, and gives up as soon as a stop is asked for.
-    pub(super) fn wait(&self, time: Duration) -> Result<(), MutationError> {
+    pub(super) fn wait(&self, time: Duration) -> Result<(), Stopped> {
         let until = Instant::now() + time;
         loop {
             if (self.stop_requested)() {
-                return Err(MutationError::Interrupted);
+                return Err(Stopped);
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -141,11 +142,6 @@ impl<'a> Machine<'a> {
     pub fn downtime(&self) -> Option<Downtime> {
         self.clock.borrow().downtime
     }
-
-    /// A directory of the state directory must be there before a side file goes into it.
-    pub(super) fn parent_exists(&self, path: &Path) -> io::Result<()> {
-        crate::effect::tree::make_dirs(self.fs, crate::effect::tree::parent_of(path), 0o700)
-    }
 }
 
 /// A shell whose time is the product's.
@@ -163,12 +159,19 @@ impl World for Machine<'_> {
     }
 
     fn inputs(&mut self, task: &Task<'_>) -> Result<Digest, MutationError> {
-        let content = act_of(task.mutation).inputs(self, task)?;
+        let content = match act_of(task.mutation).inputs(self)? {
+            Some(content) => content,
+            None => serde_json::to_vec(task.mutation).expect("BUG: a mutation has a JSON form"),
+        };
         Ok(self.state.write_inputs(self.fs, task.step, &content)?)
     }
 
-    fn apply(&mut self, task: &Task<'_>) -> Result<Digest, MutationError> {
+    fn apply(&mut self, task: &Task<'_>) -> Result<(), MutationError> {
         act_of(task.mutation).apply(self, task)
+    }
+
+    fn outputs(&mut self, task: &Task<'_>) -> Result<Digest, MutationError> {
+        act_of(task.mutation).outputs(self)
     }
 
     fn undo(&mut self, task: &Task<'_>) -> Result<(), MutationError> {

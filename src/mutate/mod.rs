@@ -11,91 +11,106 @@ mod discard;
 mod exchange_trees;
 mod hand_over_data;
 mod machine;
+mod product;
 mod stage_tree;
 mod start_service;
 mod stop_service;
 
+use std::error::Error;
 use std::io;
 
+pub use archive_tree::{ArchiveRecord, record_path as archive_record_path};
+pub use back_up_metadata::manifest_path as metadata_manifest_path;
+pub use carry_customisations::{content_name, item_digest};
+pub use copy_cube_data::{copy_path as cube_copy_path, manifest_path as cube_manifest_path};
 pub use machine::{Downtime, Machine, Progress};
 
-use crate::backup::BackupError;
+use crate::backup::archive::ArchiveError;
+use crate::backup::manifest::ManifestError;
+use crate::backup::package::PackageError;
+use crate::backup::read_back::ReadBackError;
 use crate::digest::Digest;
-use crate::engine::{Sight, Task};
+use crate::engine::{MutationError, Sight, Task};
 use crate::hadoop::HdfsError;
+use crate::kyligence::home::NotAHome;
+use crate::kyligence::metadata::MetadataError;
+use crate::kyligence::service::ServiceError;
 use crate::txn::Mutation;
 
-/// Why a mutation failed. The machine is then somewhere between before and after; `resume` and `abort` cope.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum MutationError {
-    /// The file system refused.
-    #[error("{0}")]
-    Io(#[source] io::Error),
-    /// The cube data's file system refused.
-    #[error(transparent)]
-    Hdfs(HdfsError),
-    /// An archive, a package or a manifest is not right.
-    #[error(transparent)]
-    Backup(BackupError),
-    /// The product did not do what it was told.
-    #[error("{0}")]
-    Product(String),
-    /// The machine is not as it was when the plan was made.
-    #[error("{0}")]
-    Foreign(String),
-    /// A stop was asked for in the middle of a long piece of work.
-    #[error("stopped on request")]
-    Interrupted,
-}
-
-/// The message of the error by which a tick ends long work.
-pub(crate) const STOPPED: &str = "kytx: stopped on request";
+/// The message of the error by which a tick ends long work. It travels through functions that know nothing of it and
+/// gains context on the way, so it is known by its text.
+const STOPPED: &str = "kytx: stopped on request";
 
 /// The error by which a tick ends long work.
 pub(crate) fn stopped() -> io::Error {
     io::Error::new(io::ErrorKind::Interrupted, STOPPED)
 }
 
-impl From<io::Error> for MutationError {
-    fn from(error: io::Error) -> Self {
-        // A stop request travels as an error through functions that know nothing of it, and gains context on the way.
-        if error.kind() == io::ErrorKind::Interrupted && error.to_string().contains(STOPPED) {
-            return Self::Interrupted;
+/// A failure, or the stop request that is behind it.
+fn failed(error: impl Error + Send + Sync + 'static) -> MutationError {
+    let mut next: Option<&dyn Error> = Some(&error);
+    while let Some(cause) = next {
+        if cause.to_string().contains(STOPPED) {
+            return MutationError::Interrupted;
         }
-        Self::Io(error)
+        next = cause.source();
     }
+    MutationError::Failed(Box::new(error))
 }
 
-impl From<HdfsError> for MutationError {
-    fn from(error: HdfsError) -> Self {
+macro_rules! fails_by {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for MutationError {
+            fn from(error: $error) -> Self {
+                failed(error)
+            }
+        })*
+    };
+}
+
+fails_by!(
+    io::Error,
+    HdfsError,
+    ManifestError,
+    PackageError,
+    ArchiveError,
+    ReadBackError,
+    MetadataError,
+    NotAHome
+);
+
+impl From<ServiceError> for MutationError {
+    fn from(error: ServiceError) -> Self {
         match error {
-            HdfsError::Io(error) => error.into(),
-            other => Self::Hdfs(other),
+            ServiceError::Interrupted { .. } => Self::Interrupted,
+            other => failed(other),
         }
     }
 }
 
-impl MutationError {
-    /// Whether the cause is a full disk, so that the message can say what to free.
-    pub fn is_disk_full(&self) -> bool {
-        let full = |error: &io::Error| {
-            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        };
-        match self {
-            Self::Io(error) => full(error),
-            Self::Backup(error) => error.io().is_some_and(full),
-            _ => false,
-        }
-    }
+/// A failure in words.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Words(String);
+
+/// A failure in words.
+fn refused(what: impl Into<String>) -> MutationError {
+    MutationError::Failed(Box::new(Words(what.into())))
 }
 
 /// One mutation's behaviour. The contract is on [`crate::engine::World`].
 trait Act {
     fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError>;
     /// What the step works from, as the bytes of its side file.
-    fn inputs(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Vec<u8>, MutationError>;
-    fn apply(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Digest, MutationError>;
+    /// `Ok(None)` where the mutation itself says it all.
+    fn inputs(&self, _: &Machine<'_>) -> Result<Option<Vec<u8>>, MutationError> {
+        Ok(None)
+    }
+    fn apply(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<(), MutationError>;
+    /// What an applied step made; nothing worth a name for most.
+    fn outputs(&self, _: &Machine<'_>) -> Result<Digest, MutationError> {
+        Ok(Digest::ZERO)
+    }
     fn undo(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<(), MutationError>;
 }
 
@@ -110,7 +125,9 @@ fn act_of(mutation: &Mutation) -> Box<dyn Act + '_> {
         Mutation::StopService { home, start_timeout_s } => {
             Box::new(stop_service::StopService { home, start_timeout_s: *start_timeout_s })
         }
-        Mutation::BackUpMetadata { home, backup } => Box::new(back_up_metadata::BackUpMetadata { home, backup }),
+        Mutation::BackUpMetadata { home, backup } => {
+            Box::new(back_up_metadata::BackUpMetadata { home, backup })
+        }
         Mutation::CopyCubeData { cube, pass } => Box::new(copy_cube_data::CopyCubeData { cube, pass: *pass }),
         Mutation::HandOverData { home, backup, cube } => {
             Box::new(hand_over_data::HandOverData { home, backup, cube: cube.as_ref() })
@@ -119,7 +136,9 @@ fn act_of(mutation: &Mutation) -> Box<dyn Act + '_> {
         Mutation::StartService { home, start_timeout_s } => {
             Box::new(start_service::StartService { home, start_timeout_s: *start_timeout_s })
         }
-        Mutation::ArchiveTree { tree, archive, top } => Box::new(archive_tree::ArchiveTree { tree, archive, top }),
+        Mutation::ArchiveTree { tree, archive, top } => {
+            Box::new(archive_tree::ArchiveTree { tree, archive, top })
+        }
         Mutation::DiscardTree { tree } => Box::new(discard::DiscardLocal { path: tree }),
         Mutation::DiscardFile { file } => Box::new(discard::DiscardLocal { path: file }),
         Mutation::DiscardCubeData { root } => Box::new(discard::DiscardCubeData { root }),

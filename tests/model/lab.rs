@@ -10,9 +10,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use kytx::digest::Digest;
-use kytx::engine::{Control, DriveError, Rest, Sight, Task, World, drive, record};
+use kytx::engine::{Control, DriveError, MutationError, Rest, Sight, Task, World, drive, record};
 use kytx::journal::{Journal, JournalError};
-use kytx::mutate::MutationError;
 use kytx::txn::{
     AbortReason, Action, Direction, Lsn, Mutation, Observed, Phase, Record, StepId, Txn, plan_digest,
 };
@@ -220,7 +219,7 @@ impl Lab {
                     self.fault = None;
                 }
                 self.emit(Event::Failed);
-                Err(MutationError::Refused(format!("step {step} fails at its stage {stage}")))
+                Err(MutationError::Failed(format!("step {step} fails at its stage {stage}").into()))
             }
             _ => Ok(()),
         }
@@ -293,8 +292,11 @@ impl World for MemoryWorld<'_> {
         Ok(digest)
     }
 
-    fn apply(&mut self, task: &Task<'_>) -> Result<Digest, MutationError> {
-        self.0.borrow_mut().act(task, Direction::Forward)?;
+    fn apply(&mut self, task: &Task<'_>) -> Result<(), MutationError> {
+        self.0.borrow_mut().act(task, Direction::Forward)
+    }
+
+    fn outputs(&mut self, task: &Task<'_>) -> Result<Digest, MutationError> {
         Ok(Digest::from_bytes([task.step.0 as u8 | 0x80; 32]))
     }
 

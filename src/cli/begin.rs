@@ -1,0 +1,169 @@
+//! `kytx begin`: lock, survey, preflight, plan, confirm, seal, drive.
+
+use std::path::PathBuf;
+
+use super::args::{OnFailure, UpgradeArgs};
+use super::check::finding_lines;
+use super::draft::{CARRY_LIST, Draft, draft};
+use super::driving::{self, Driving};
+use super::error::CommandError;
+use super::exit::Exit;
+use super::place::Place;
+use super::plan;
+use super::progress::Meter;
+use super::session::{self, Session};
+use super::standing;
+use super::terminal::{ask, tell};
+use crate::effect::fs::exists;
+use crate::effect::lock::RunLock;
+use crate::effect::os::OsFs;
+use crate::effect::signal::StopRequests;
+use crate::engine::record;
+use crate::journal::Store;
+use crate::kyligence::home::Home;
+use crate::kyligence::preflight::blocks;
+use crate::mutate::content_name;
+use crate::raw_path::RawPath;
+use crate::txn::{Phase, Record, Txn};
+
+/// How to begin.
+pub struct Options {
+    /// Ask nothing.
+    pub silent: bool,
+    /// A saved plan.
+    pub plan: Option<PathBuf>,
+    /// Stop before this step.
+    pub stop_before: Option<String>,
+    /// What to do when a step fails.
+    pub on_failure: OnFailure,
+}
+
+/// Runs the command.
+pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> {
+    let place = Place::of(&args.which)?;
+    let saved = options.plan.as_deref().map(plan::load).transpose()?;
+    // Before the first directory is made: what is no home gets no state directory.
+    let path = place.home.as_deref().ok_or_else(|| CommandError::usage("no home was given"))?;
+    Home::recognise(&OsFs, path).map_err(|error| not_a_home(&place, path, &error))?;
+    place.check_state_dir(path)?;
+    place.state.prepare(&OsFs).map_err(|error| {
+        CommandError::refused("cannot make the state directory")
+            .because(&error)
+            .hint("run kytx as the user that owns the home, or give --state-dir")
+    })?;
+    let lock = session::lock(&place, "begin")?;
+    let stop = session::listen();
+    session::wait_for_orphans(&place, &stop)?;
+    make_way(&place)?;
+
+    let meter = Meter::new();
+    let draft = draft(args, &place, saved.as_ref().map(|saved| saved.transaction.clone()), &meter)?;
+    meter.clear();
+    if let Some(saved) = &saved {
+        plan::check_unmoved(saved, &draft)?;
+    }
+    if let Some(name) = &options.stop_before
+        && !draft.steps.iter().any(|step| step.name == *name)
+    {
+        return Err(
+            CommandError::usage(format!("the plan has no step `{name}`")).hint("kytx plan ... lists them")
+        );
+    }
+    confirm(&draft, options.silent)?;
+    let mut session = seal(&place, &draft, lock, stop)?;
+    let how = Driving {
+        command: "begin",
+        stop_before: options.stop_before.as_deref(),
+        on_failure: options.on_failure,
+    };
+    driving::run(&mut session, &place, &how)
+}
+
+/// An open transaction whose home is between two renames is no home just now: say so instead.
+fn not_a_home(
+    place: &Place,
+    path: &std::path::Path,
+    error: &(dyn std::error::Error + 'static),
+) -> CommandError {
+    let refused =
+        CommandError::refused(format!("`{}` cannot be upgraded", RawPath::from(path))).because(error);
+    match crate::journal::read(&OsFs, place.state.root()) {
+        Ok(_) => refused.hint(place.command("status")),
+        Err(_) => refused,
+    }
+}
+
+/// New work never starts on top of an unfinished transaction; the journal of a finished one goes to the history.
+fn make_way(place: &Place) -> Result<(), CommandError> {
+    let state = &place.state;
+    match session::open_journal(place) {
+        Err(error) if error.exit == Exit::NotOpen => {}
+        Err(error) => return Err(error),
+        Ok((store, txn)) => {
+            if !matches!(txn.phase(), Phase::Ended(_)) {
+                let mut error = CommandError::new(Exit::Open, "an upgrade of this home is open already")
+                    .why("new work is not started on top of an unfinished one")
+                    .state(standing::sentence(&txn));
+                error.hints = standing::next_commands(&txn, place);
+                return Err(error);
+            }
+            let into = state.history().join(&txn.header().txn.0);
+            store.retire(&into).map_err(|error| session::journal_error(&error, place))?;
+        }
+    }
+    let spare = state.spare();
+    if exists(&OsFs, &spare).unwrap_or(true) {
+        return Err(CommandError::new(
+            Exit::Foreign,
+            "there is a spare tree, but no journal that explains it",
+        )
+        .why(format!("`{}` may be the only copy of a home", RawPath::from(spare.as_path())))
+        .state("Nothing was changed.")
+        .hint("find out whose it is, and move it away"));
+    }
+    Ok(())
+}
+
+fn confirm(draft: &Draft, silent: bool) -> Result<(), CommandError> {
+    if blocks(&draft.findings, &draft.overridden) {
+        let mut error = CommandError::refused("the preconditions do not hold");
+        error.why = finding_lines(&draft.findings, &draft.overridden);
+        return Err(error);
+    }
+    for line in plan::lines(draft) {
+        tell(&line);
+    }
+    // I12: the answer is the plan itself; resume asks nothing.
+    if silent || ask("Upgrade?") {
+        return Ok(());
+    }
+    Err(CommandError::refused("not begun: no confirmation was given")
+        .hint("add `--silent` to be asked nothing"))
+}
+
+/// Writes the plan. I1: nothing outside the state directory is touched before `Sealed` is durable.
+fn seal(place: &Place, draft: &Draft, lock: RunLock, stop: StopRequests) -> Result<Session, CommandError> {
+    let state = &place.state;
+    let fault = |error: std::io::Error| {
+        CommandError::refused("cannot write the plan")
+            .because(&error)
+            .hint("free some space, and begin again")
+    };
+    for (digest, content) in &draft.contents {
+        state.write_side(&OsFs, &content_name(digest), content).map_err(fault)?;
+    }
+    state.write_side(&OsFs, CARRY_LIST, &draft.carry_text).map_err(fault)?;
+    let overrides = serde_json::to_vec_pretty(&draft.overrides).expect("BUG: plain data has a JSON form");
+    state.write_side(&OsFs, "overrides.json", &overrides).map_err(fault)?;
+
+    let first = Record::Begin(draft.header.clone());
+    let mut store =
+        Store::create(&OsFs, state.root(), &first).map_err(|error| session::journal_error(&error, place))?;
+    let mut txn = Txn::begin(&first).expect("BUG: a header begins a transaction");
+    let planned = draft.steps.iter().cloned().map(Record::Planned);
+    let sealed = Record::Sealed { steps: draft.steps.len() as u16, plan: draft.plan };
+    for next in planned.chain([sealed]) {
+        record(&mut txn, &mut store, &next).map_err(|error| driving::failure(&error, &txn, place))?;
+    }
+    Ok(Session::new(lock, store, txn, stop))
+}

@@ -1,0 +1,77 @@
+//! `kytx commit`: makes an upgrade final, and deletes what the way back needed.
+
+use super::args::{OnFailure, WhichArgs};
+use super::driving::{self, Driving, step_named};
+use super::error::CommandError;
+use super::exit::Exit;
+use super::place::Place;
+use super::session::Session;
+use super::standing;
+use super::terminal::{ask, bytes, result, tell};
+use crate::effect::os::OsFs;
+use crate::effect::tree::measure_tree;
+use crate::engine::record;
+use crate::hadoop::Hdfs;
+use crate::hadoop::local::LocalHdfs;
+use crate::txn::{Mutation, Phase, Record, Stage, StepId, Txn};
+
+/// Runs the command.
+pub fn run(which: &WhichArgs, yes: bool, keep: &[String]) -> Result<Exit, CommandError> {
+    let place = Place::of(which)?;
+    let mut session = Session::open(&place, "commit")?;
+    let mut freed = None;
+    match session.txn.phase() {
+        Phase::Committing => session.tell(),
+        Phase::Applied => {
+            let keep: Vec<StepId> =
+                keep.iter().map(|name| step_named(&session.txn, name)).collect::<Result<_, _>>()?;
+            if let Some(id) = keep.iter().find(|id| session.txn.steps()[id.index()].stage != Stage::Cleanup) {
+                let name = &session.txn.steps()[id.index()].name;
+                return Err(CommandError::usage(format!(
+                    "`{name}` deletes nothing, so it cannot be left out"
+                )));
+            }
+            freed = Some(list(&session.txn, &keep));
+            if !yes && !ask("Delete this? After it there is no way back.") {
+                return Err(CommandError::refused("not committed: no confirmation was given")
+                    .state(standing::sentence(&session.txn))
+                    .hint(place.command("commit --yes")));
+            }
+            record(&mut session.txn, &mut session.store, &Record::Commit { keep })
+                .map_err(|error| driving::failure(&error, &session.txn, &place))?;
+        }
+        Phase::Planning | Phase::Applying | Phase::Aborting | Phase::Ended(_) => {
+            let mut error = CommandError::new(Exit::NotOpen, "cannot commit")
+                .why("only an upgrade whose every step is applied can be committed")
+                .state(standing::sentence(&session.txn));
+            error.hints = standing::next_commands(&session.txn, &place);
+            return Err(error);
+        }
+    }
+    let how = Driving { command: "commit", stop_before: None, on_failure: OnFailure::Stop };
+    let exit = driving::run(&mut session, &place, &how)?;
+    if let (Some(freed), Exit::Done) = (freed, exit) {
+        result(&format!("Freed {}.", bytes(freed)));
+    }
+    Ok(exit)
+}
+
+/// Lists what will be deleted, and returns how much that frees.
+fn list(txn: &Txn, keep: &[StepId]) -> u64 {
+    let mut freed = 0;
+    tell("A commit deletes:");
+    for id in standing::ids_of(txn, Stage::Cleanup).filter(|id| !keep.contains(id)) {
+        let step = &txn.steps()[id.index()];
+        let size = match &step.mutation {
+            Mutation::DiscardTree { tree: path } | Mutation::DiscardFile { file: path } => {
+                measure_tree(&OsFs, path.as_path()).ok()
+            }
+            Mutation::DiscardCubeData { root } => LocalHdfs::new(&OsFs).measure(root).ok(),
+            _ => None,
+        };
+        let (size, entries) = size.unwrap_or_default();
+        freed += size;
+        tell(&format!("  {}: {} ({}, {entries} entries)", step.name, step.mutation.sentence(), bytes(size)));
+    }
+    freed
+}

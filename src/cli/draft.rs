@@ -1,0 +1,372 @@
+//! The draft of an upgrade: everything that is looked at and decided before anything is touched.
+//!
+//! `plan`, `check` and `begin` make the same draft by the same function, so that a preview cannot differ from the act.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::args::{CubeBackup, UpgradeArgs};
+use super::error::CommandError;
+use super::facts::{self, Known};
+use super::place::{Place, absolute};
+use super::progress::Meter;
+use crate::backup::manifest::Manifest;
+use crate::backup::package::{Limits, Package as ScannedPackage, scan};
+use crate::backup::walk::{Contents, hash_file};
+use crate::digest::Digest;
+use crate::effect::fs::{Fs, exists};
+use crate::effect::lock::user_name;
+use crate::effect::os::{OsFs, host_name, real_path};
+use crate::effect::tree::{no_tick, parent_of, sibling};
+use crate::hadoop::local::{LocalHdfs, local_path};
+use crate::hadoop::{Hdfs, scheme};
+use crate::kyligence::carry::CarryList;
+use crate::kyligence::home::{Home, Package, read_through_links};
+use crate::kyligence::merge::KeyChange;
+use crate::kyligence::planner::{ArchiveWhen, PlanInputs, steps};
+use crate::kyligence::preflight::{CheckId, Finding, judge};
+use crate::kyligence::survey::{Survey, SurveyInput, Tree, survey};
+use crate::kyligence::version::{UpgradeKind, rule};
+use crate::mutate::{Progress, item_digest};
+use crate::raw_path::RawPath;
+use crate::txn::{CubeCopy, Header, SideFile, Step, TxnId, plan_digest};
+
+/// The name of the carry list in the state directory.
+pub const CARRY_LIST: &str = "carry.json";
+
+/// A draft. It is what `plan --json` prints; no secret is in it.
+#[derive(Serialize)]
+pub struct Draft {
+    /// `kytx.plan.v1`.
+    pub schema: &'static str,
+    /// What the transaction will be about.
+    pub header: Header,
+    /// Minor, major or reinstall.
+    pub kind: UpgradeKind,
+    /// The steps.
+    pub steps: Vec<Step>,
+    /// The digest that binds them, and through them all that was seen.
+    pub plan: Digest,
+    /// What is carried, and what to know about it.
+    pub carry: CarryList,
+    /// The merge of `kylin.properties`.
+    pub properties: Vec<KeyChange>,
+    /// What speaks against it or should be known.
+    pub findings: Vec<Finding>,
+    /// Sentences about the cube data.
+    pub remarks: Vec<String>,
+    /// The overrides, by check.
+    pub overrides: BTreeMap<String, String>,
+    /// The carry list as it is written, whose digest is in the steps.
+    #[serde(skip)]
+    pub carry_text: Vec<u8>,
+    /// Contents of edited files by digest. They may hold secrets.
+    #[serde(skip)]
+    pub contents: BTreeMap<Digest, Vec<u8>>,
+    /// The checks that are overridden.
+    #[serde(skip)]
+    pub overridden: Vec<CheckId>,
+}
+
+/// A package that was read.
+struct Seen {
+    path: PathBuf,
+    scanned: ScannedPackage,
+}
+
+/// Makes the draft. `txn` is the name of a transaction that was planned before.
+pub fn draft(
+    args: &UpgradeArgs,
+    place: &Place,
+    txn: Option<TxnId>,
+    meter: &Meter,
+) -> Result<Draft, CommandError> {
+    let home = recognise(place)?;
+    place.check_state_dir(&home.path)?;
+    let (overrides, overridden) = overrides(&args.overrides)?;
+    let new = read_package(&args.package, "package", &home, meter)?;
+    let base = args
+        .old_package
+        .as_deref()
+        .map(|path| read_package(path, "old package", &home, meter))
+        .transpose()?;
+    let package =
+        Package::recognise(&name_of(&new), &new.scanned.texts, &new.scanned.manifest).map_err(|error| {
+            CommandError::refused(format!(
+                "`{}` is no package of the product",
+                RawPath::from(new.path.as_path())
+            ))
+            .because(&error)
+        })?;
+    if let Some(base) = &base {
+        check_base(base, &home)?;
+    }
+    let upgrade = rule(&home.identity, &package.identity, args.reinstall);
+
+    meter.start("survey");
+    let old = Manifest::walk(&OsFs, &home.path, Contents::Skip, 2, &no_tick)
+        .map_err(|error| CommandError::refused("cannot list the home").because(&error))?;
+    let txn = txn.unwrap_or_else(|| new_txn_id(&home.path));
+    let kind = upgrade.as_ref().copied().unwrap_or(UpgradeKind::Minor);
+    let (cube, remarks) = cube_decision(args.cube_backup, kind, &home, &txn)?;
+    let known = Known {
+        home: &home,
+        package: &package,
+        upgrade,
+        old: &old,
+        new: &new.scanned.manifest,
+        texts: &new.scanned.texts,
+        archive: ArchiveWhen::from(args.archive) != ArchiveWhen::None,
+        cube: cube_space(cube.as_ref())?,
+    };
+    let findings = judge(&facts::gather(&known, place));
+    let surveyed = survey_home(&home, &package, &old, &new, base.as_ref())?;
+    let carry_text = serde_json::to_vec(&surveyed.list).expect("BUG: a carry list has a JSON form");
+    let inputs = plan_inputs(args, place, &home, &new, cube, &txn, &carry_text)?;
+    let steps = steps(&inputs);
+    Ok(Draft {
+        schema: "kytx.plan.v1",
+        header: header(txn, &home, &package, &inputs),
+        kind,
+        plan: plan_digest(&steps),
+        steps,
+        carry: surveyed.list,
+        properties: surveyed.changes,
+        findings,
+        remarks,
+        overrides,
+        carry_text,
+        contents: surveyed.contents,
+        overridden,
+    })
+}
+
+fn recognise(place: &Place) -> Result<Home, CommandError> {
+    let path = place.home.as_deref().ok_or_else(|| {
+        CommandError::usage("no home was given").hint("kytx begin /path/to/kylin-home --package FILE")
+    })?;
+    Home::recognise(&OsFs, path).map_err(|error| {
+        CommandError::refused(format!("`{}` cannot be upgraded", RawPath::from(path))).because(&error)
+    })
+}
+
+fn read_package(path: &Path, what: &str, home: &Home, meter: &Meter) -> Result<Seen, CommandError> {
+    let show = RawPath::from(path);
+    let refuse = |error: &(dyn std::error::Error + 'static)| {
+        CommandError::refused(format!("the {what} `{show}` cannot be used")).because(error)
+    };
+    let path = real_path(&absolute(path)?).map_err(|error| refuse(&error))?;
+    if path.starts_with(&home.path) || home.path.starts_with(&path) {
+        return Err(CommandError::refused(format!(
+            "the {what} `{show}` and the home lie inside one another"
+        ))
+        .why("the home is swapped as a whole, and would take the package with it")
+        .hint("move the package beside the home"));
+    }
+    meter.start(&format!("read the {what}"));
+    let free_bytes = OsFs.free_bytes(parent_of(&home.path)).unwrap_or(u64::MAX);
+    let tick = |bytes| {
+        meter.bytes(bytes);
+        Ok(())
+    };
+    let scanned = scan(&OsFs, &path, Limits::for_free_bytes(free_bytes), &wanted, &tick)
+        .map_err(|error| refuse(&error))?;
+    meter.clear();
+    Ok(Seen { path, scanned })
+}
+
+/// The small files of a package that decisions need.
+fn wanted(path: &RawPath) -> bool {
+    let bytes = path.as_bytes();
+    bytes.starts_with(b"conf/")
+        || [
+            &b"VERSION"[..],
+            b"commit_SHA1",
+            b"tomcat/RELEASE-NOTES",
+            b"tomcat/bin/catalina.sh",
+            b"bin/setenv.sh",
+        ]
+        .contains(&bytes)
+}
+
+fn name_of(seen: &Seen) -> RawPath {
+    seen.scanned.top.clone()
+}
+
+/// The old package must be the one that the home came from: with another base the merge would take the difference
+/// between two releases for the operator's wishes.
+fn check_base(base: &Seen, home: &Home) -> Result<(), CommandError> {
+    let show = RawPath::from(base.path.as_path());
+    let package =
+        Package::recognise(&name_of(base), &base.scanned.texts, &base.scanned.manifest).map_err(|error| {
+            CommandError::refused(format!("`{show}` is no package of the product")).because(&error)
+        })?;
+    if package.identity.version.numbers != home.identity.version.numbers {
+        return Err(CommandError::refused(format!("the old package `{show}` is not the home's release"))
+            .why(format!("it is {}, and the home is {}", package.identity.version, home.identity.version))
+            .hint("give the package that the home was installed from, or leave `--old-package` out"));
+    }
+    Ok(())
+}
+
+fn overrides(given: &[String]) -> Result<(BTreeMap<String, String>, Vec<CheckId>), CommandError> {
+    let mut reasons = BTreeMap::new();
+    let mut ids = Vec::new();
+    for text in given {
+        let (id, reason) =
+            text.split_once('=').filter(|(_, reason)| !reason.trim().is_empty()).ok_or_else(|| {
+                CommandError::usage(format!("`--override {text}` gives no reason"))
+                    .hint("--override CHECK=REASON")
+            })?;
+        let known: CheckId = serde_json::from_value(id.into())
+            .map_err(|_| CommandError::usage(format!("there is no check `{id}`")))?;
+        reasons.insert(id.to_owned(), reason.to_owned());
+        ids.push(known);
+    }
+    Ok((reasons, ids))
+}
+
+/// Where the copy of the cube data goes, and what to say about it.
+fn cube_decision(
+    how: CubeBackup,
+    kind: UpgradeKind,
+    home: &Home,
+    txn: &TxnId,
+) -> Result<(Option<CubeCopy>, Vec<String>), CommandError> {
+    let asked = match how {
+        CubeBackup::None => false,
+        CubeBackup::Always => true,
+        CubeBackup::Auto => kind == UpgradeKind::Major,
+    };
+    if !asked {
+        let why = match (how, kind) {
+            (CubeBackup::None, UpgradeKind::Major) => {
+                "The cube data are not copied, as asked: an abort restores home and metadata, but what the new release changes in the cube data stays changed."
+            }
+            _ => "The cube data are not copied: a minor upgrade does not change them.",
+        };
+        return Ok((None, vec![why.to_owned()]));
+    }
+    let working_dir = home
+        .working_dir()
+        .map_err(|error| CommandError::refused("the cube data cannot be copied").because(&error))?;
+    let shared = RawPath::from(working_dir.shared.as_str());
+    if scheme(&shared) != Some("file") {
+        return Err(CommandError::refused("the cube data cannot be copied")
+            .why(format!("the working directory is `{shared}`, and this version of kytx copies cube data only in `file:` working directories"))
+            .hint("copy them by hand (`hadoop distcp`), then add `--cube-backup none`"));
+    }
+    let Some(instance) = working_dir.instance else {
+        return Err(CommandError::refused("the cube data cannot be copied")
+            .why("the metadata store is a local directory, so this instance's folder of the working directory is not known")
+            .hint("copy them by hand, then add `--cube-backup none`"));
+    };
+    let source = RawPath::from(instance.as_str());
+    LocalHdfs::new(&OsFs)
+        .reach(&source)
+        .map_err(|error| CommandError::refused("the cube data cannot be copied").because(&error))?;
+    let root = shared.join(&"_kytx".into()).join(&txn.0.as_str().into());
+    Ok((Some(CubeCopy { source, root }), Vec::new()))
+}
+
+fn cube_space(cube: Option<&CubeCopy>) -> Result<Option<(PathBuf, u64)>, CommandError> {
+    let Some(cube) = cube else { return Ok(None) };
+    let refuse = |error| CommandError::refused("the cube data cannot be measured").because(&error);
+    let path = local_path(&cube.source).map_err(refuse)?;
+    let (bytes, _) = LocalHdfs::new(&OsFs).measure(&cube.source).map_err(refuse)?;
+    Ok(Some((path, bytes)))
+}
+
+fn survey_home(
+    home: &Home,
+    package: &Package,
+    old: &Manifest,
+    new: &Seen,
+    base: Option<&Seen>,
+) -> Result<Survey, CommandError> {
+    let raw_home = RawPath::from(home.path.as_path());
+    let unpacked = OsFs.stat(&new.path).is_ok_and(|meta| meta.kind == crate::effect::fs::Kind::Dir);
+    let unpacked = unpacked.then(|| RawPath::from(new.path.as_path()));
+    let texts = |seen: &Seen| {
+        let texts = seen.scanned.texts.clone();
+        move |path: &RawPath| Ok(texts.get(path).cloned())
+    };
+    let read_new = texts(new);
+    let read_base = base.map(texts);
+    let read_old = |path: &RawPath| read_through_links(&OsFs, &home.path.join(path.as_path()));
+    let mut input = SurveyInput {
+        layout: home.layout,
+        home: &raw_home,
+        unpacked: unpacked.as_ref(),
+        old: &home.identity,
+        new: &package.identity,
+        old_tree: Tree { manifest: old, read: &read_old },
+        new_tree: Tree { manifest: &new.scanned.manifest, read: &read_new },
+        base_tree: base
+            .zip(read_base.as_ref())
+            .map(|(base, read)| Tree { manifest: &base.scanned.manifest, read }),
+        licence_given: false,
+        hash: &mut |path| Ok(hash_file(&OsFs, &home.path.join(path.as_path()), &no_tick)?.1),
+        expect: &mut |path| item_digest(&OsFs, &home.path.join(path.as_path()), 2),
+    };
+    survey(&mut input).map_err(|error| CommandError::refused("cannot survey the home").because(&error))
+}
+
+fn plan_inputs(
+    args: &UpgradeArgs,
+    place: &Place,
+    home: &Home,
+    new: &Seen,
+    cube: Option<CubeCopy>,
+    txn: &TxnId,
+    carry_text: &[u8],
+) -> Result<PlanInputs, CommandError> {
+    let state = &place.state;
+    Ok(PlanInputs {
+        home: home.path.as_path().into(),
+        package: new.path.as_path().into(),
+        content: new.scanned.content,
+        spare: state.spare().into(),
+        carry: SideFile {
+            path: RawPath::from("plan").join(&CARRY_LIST.into()),
+            digest: Digest::of(carry_text),
+        },
+        metadata_backup: state.backup().join(&txn.0).join("metadata").into(),
+        cube,
+        archive_when: args.archive.into(),
+        archive: archive_name(home, txn)?.into(),
+        start: !args.no_start,
+        start_timeout_s: args.start_timeout,
+    })
+}
+
+/// The name that the manual's way back expects, unless something has it already: that is not ours to replace.
+fn archive_name(home: &Home, txn: &TxnId) -> Result<PathBuf, CommandError> {
+    let usual = sibling(&home.path, ".backup.tar.gz");
+    let taken = exists(&OsFs, &usual)
+        .map_err(|error| CommandError::refused("cannot look beside the home").because(&error))?;
+    Ok(if taken { sibling(&home.path, &format!(".{}.backup.tar.gz", &txn.0)) } else { usual })
+}
+
+fn header(txn: TxnId, home: &Home, package: &Package, inputs: &PlanInputs) -> Header {
+    Header {
+        txn,
+        kytx: env!("CARGO_PKG_VERSION").to_owned(),
+        began_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        home: inputs.home.clone(),
+        old_version: home.identity.version.to_string(),
+        new_version: package.identity.version.to_string(),
+        package: inputs.package.clone(),
+        user: user_name(),
+        host: host_name(),
+    }
+}
+
+fn new_txn_id(home: &Path) -> TxnId {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let text = format!("{now} {} {} {}", std::process::id(), host_name(), home.display());
+    TxnId(Digest::of_domain("kytx 2026 transaction name v1", text.as_bytes()).to_string()[..16].to_owned())
+}

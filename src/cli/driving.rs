@@ -1,0 +1,178 @@
+//! Driving a transaction until it rests, and saying how it came to rest.
+
+use std::time::Instant;
+
+use super::args::OnFailure;
+use super::error::CommandError;
+use super::exit::Exit;
+use super::place::Place;
+use super::progress::Meter;
+use super::session::{Session, with_machine};
+use super::standing;
+use super::terminal::{result, tell};
+use crate::engine::{Control, DriveError, Event, How, MutationError, Rest, drive, record};
+use crate::mutate::{Downtime, Machine};
+use crate::txn::{AbortReason, Direction, Mutation, Outcome, Phase, Record, StepId, Txn};
+
+/// How to drive.
+pub struct Driving<'a> {
+    /// The command, for the log's name.
+    pub command: &'a str,
+    /// Do not start this step.
+    pub stop_before: Option<&'a str>,
+    /// What to do when a step fails.
+    pub on_failure: OnFailure,
+}
+
+/// Drives, reports, and says what to type.
+pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Exit, CommandError> {
+    let stop_before = how.stop_before.map(|name| step_named(&session.txn, name)).transpose()?;
+    let meter = Meter::new();
+    let stop = session.stop.clone();
+    let (rest, downtime) = with_machine(place, how.command, &stop, &meter, |machine| {
+        let mut rest = drive_once(session, machine, &meter, stop_before);
+        if let (Err(DriveError::Failed { step, .. }), OnFailure::Abort, Phase::Applying) =
+            (&rest, how.on_failure, session.txn.phase())
+        {
+            let step = *step;
+            tell(&failure(rest.as_ref().unwrap_err(), &session.txn, place).to_string());
+            tell("kytx: undoing everything, as `--on-failure abort` says");
+            let abort = Record::Abort { reason: AbortReason::Failure { step } };
+            rest = record(&mut session.txn, &mut session.store, &abort)
+                .and_then(|()| drive_once(session, machine, &meter, None));
+        }
+        (rest, machine.downtime())
+    })?;
+    match rest {
+        Ok(rest) => Ok(rested(rest, &session.txn, place, downtime)),
+        Err(error) => Err(failure(&error, &session.txn, place)),
+    }
+}
+
+fn drive_once(
+    session: &mut Session,
+    machine: &mut Machine<'_>,
+    meter: &Meter,
+    stop_before: Option<StepId>,
+) -> Result<Rest, DriveError> {
+    let stop = session.stop.clone();
+    let mut begun = Instant::now();
+    let mut watch = |txn: &Txn, event: &Event| match event {
+        Event::Started { step, direction } => {
+            begun = Instant::now();
+            meter.start(&step_line(txn, *step, *direction));
+        }
+        Event::Finished { step, direction, how } => {
+            let line = step_line(txn, *step, *direction);
+            let ending = match how {
+                How::Performed => format!("done, {:.1} s", begun.elapsed().as_secs_f64()),
+                How::AlreadyDone => "done already".to_owned(),
+                How::Found => "found so".to_owned(),
+            };
+            meter.finish(&format!("{line}: {ending}"));
+        }
+    };
+    let mut control = Control { stop_before, stop_requested: &|| stop.count() > 0, watch: &mut watch };
+    drive(&mut session.txn, &mut session.store, machine, &mut control)
+}
+
+fn step_line(txn: &Txn, id: StepId, direction: Direction) -> String {
+    let Some(step) = txn.step(id) else { return String::new() };
+    let undo = match direction {
+        Direction::Forward => "",
+        Direction::Backward => "undo ",
+    };
+    format!("[{}] {undo}{}", standing::place_in_stage(txn, id), step.name)
+}
+
+/// The step of this name.
+pub fn step_named(txn: &Txn, name: &str) -> Result<StepId, CommandError> {
+    txn.ids().find(|id| txn.step(*id).is_some_and(|step| step.name == name)).ok_or_else(|| {
+        let names: Vec<&str> = txn.steps().iter().map(|step| step.name.as_str()).collect();
+        CommandError::usage(format!("the plan has no step `{name}`"))
+            .why(format!("it has {}", names.join(", ")))
+    })
+}
+
+fn rested(rest: Rest, txn: &Txn, place: &Place, downtime: Option<Downtime>) -> Exit {
+    match rest {
+        Rest::Applied => {
+            applied(txn, place, downtime);
+            Exit::Done
+        }
+        Rest::Ended(outcome) => {
+            result(&standing::sentence(txn));
+            // A run that was to upgrade and undid everything did not do what it was asked.
+            match (outcome, txn.abort_reason()) {
+                (Outcome::Aborted, Some(AbortReason::Failure { .. })) => Exit::Refused,
+                _ => Exit::Done,
+            }
+        }
+        Rest::StoppedBefore(step) => {
+            let name = txn.step(step).map(|step| step.name.as_str()).unwrap_or_default();
+            result(&format!("Stopped before `{name}`, as asked. {}", standing::sentence(txn)));
+            type_next(txn, place);
+            Exit::Open
+        }
+        Rest::Interrupted => {
+            tell(&format!("kytx: interrupted at a safe point\n  state: {}", standing::sentence(txn)));
+            for command in standing::next_commands(txn, place) {
+                tell(&format!("  type:  {command}"));
+            }
+            Exit::Interrupted
+        }
+    }
+}
+
+fn type_next(txn: &Txn, place: &Place) {
+    for command in standing::next_commands(txn, place) {
+        result(&format!("  {command}"));
+    }
+}
+
+/// The last lines of a successful upgrade.
+pub fn applied(txn: &Txn, place: &Place, downtime: Option<Downtime>) {
+    let archive = txn.steps().iter().find_map(|step| match &step.mutation {
+        Mutation::ArchiveTree { archive, .. } => Some(archive),
+        _ => None,
+    });
+    if let Some(archive) = archive {
+        // The line that Kyligence Manager looks for (reference 9.5), in its very shape.
+        result(&format!("Backup location:{archive}"));
+    }
+    if let Some(downtime) = downtime {
+        result(&format!(
+            "Downtime: {:.1} s, of which kytx {:.3} s and the product's own scripts {:.1} s.",
+            downtime.total.as_secs_f64(),
+            downtime.own().as_secs_f64(),
+            downtime.product.as_secs_f64()
+        ));
+    }
+    let verb = [place.command("commit"), place.command("abort")];
+    result(&format!("{} Then: `{}` or `{}`.", standing::sentence(txn), verb[0], verb[1]));
+}
+
+/// What failed, why, in what state the machine is, what to type.
+pub fn failure(error: &DriveError, txn: &Txn, place: &Place) -> CommandError {
+    let exit = match error {
+        DriveError::Failed { .. } => Exit::Open,
+        DriveError::Foreign { .. } => Exit::Foreign,
+        DriveError::Interrupted => Exit::Interrupted,
+        DriveError::Journal(_) => Exit::Journal,
+        DriveError::Illegal(_) => Exit::Fault,
+    };
+    let mut made = CommandError::new(exit, error.to_string()).state(standing::sentence(txn));
+    if let Some(source) = std::error::Error::source(error) {
+        made = made.because(source);
+    }
+    if let DriveError::Failed { source: MutationError::Failed(_), .. } = error
+        && made.why.iter().any(|why| why.contains("os error 28") || why.contains("os error 122"))
+    {
+        made = made.hint(format!("free space on the file system of `{}`", place.state.root().display()));
+    }
+    if exit == Exit::Foreign {
+        made = made.hint("put the named thing back as it was, or find out who changed it");
+    }
+    made.hints.extend(standing::next_commands(txn, place));
+    made
+}

@@ -1,0 +1,73 @@
+//! Words: arguments, questions, progress, messages, exit codes.
+
+mod abort;
+mod args;
+mod begin;
+mod check;
+mod commit;
+mod demo;
+mod draft;
+mod driving;
+mod error;
+mod exit;
+mod facts;
+mod log;
+mod place;
+mod plan;
+mod progress;
+mod resume;
+mod session;
+mod standing;
+mod status;
+mod terminal;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use exit::Exit;
+
+use args::{Cli, Command};
+use error::CommandError;
+
+/// Runs the program: reads the command line, does what it says, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output with code 0, anything else to standard error with code 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
+        }
+    };
+    match run(cli.command) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            error.print();
+            error.exit.into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<Exit, CommandError> {
+    match command {
+        Command::Plan { upgrade, out, json } => plan::run(&upgrade, out.as_deref(), json),
+        Command::Check { upgrade, json } => check::run(&upgrade, json),
+        Command::Begin { upgrade, silent, plan, stop_before, on_failure } => {
+            begin::run(&upgrade, &begin::Options { silent, plan, stop_before, on_failure })
+        }
+        Command::Resume { which, stop_before, on_failure } => {
+            resume::run(&which, stop_before.as_deref(), on_failure)
+        }
+        Command::Abort { which, yes, dry_run } => abort::run(&which, yes, dry_run),
+        Command::Commit { which, yes, keep } => commit::run(&which, yes, &keep),
+        Command::Verify { which, level, json } => verify::run(&which, level, json),
+        Command::Status { which, json } => status::run(&which, json),
+        Command::Log { which, json } => log::run(&which, json),
+        Command::Demo { dir, keep } => demo::run(dir, keep),
+        Command::StandinService { args } => crate::testbed::service::run(args)
+            .map(|()| Exit::Done)
+            .map_err(|error| CommandError::new(Exit::Fault, "the stand-in's service failed").because(&error)),
+    }
+}

@@ -1,0 +1,164 @@
+//! Which home is meant, and where its state is.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::args::WhichArgs;
+use super::error::CommandError;
+use crate::effect::fs::{Fs, Kind, stat_opt};
+use crate::effect::os::{OsFs, real_path};
+use crate::effect::tree::parent_of;
+use crate::raw_path::RawPath;
+use crate::state_dir::StateDir;
+
+/// How many links a home may be behind.
+const LINKS_LIMIT: usize = 40;
+
+/// Linux' magic number of NFS.
+const NFS_MAGIC: u64 = 0x6969;
+
+/// A home and its state directory.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The home's real path; what the state directory says if only that was given.
+    pub home: Option<PathBuf>,
+    /// The state directory.
+    pub state: StateDir,
+    /// What to add to a command to mean this place again.
+    pub words: String,
+}
+
+impl Place {
+    /// Finds the place that the arguments, or `KYLIN_HOME`, mean.
+    pub fn of(which: &WhichArgs) -> Result<Self, CommandError> {
+        let named = which.home.clone().or_else(|| match &which.state_dir {
+            Some(_) => None,
+            None => std::env::var_os("KYLIN_HOME").filter(|home| !home.is_empty()).map(PathBuf::from),
+        });
+        let home = named.as_deref().map(real_home).transpose()?;
+        let state = match (&which.state_dir, &home) {
+            (Some(dir), _) => StateDir::at(absolute(dir)?),
+            (None, Some(home)) => StateDir::default_for(home),
+            (None, None) => {
+                return Err(CommandError::usage("no home was given")
+                    .why("neither OLD_KYLIN_HOME nor `--state-dir` was given, and `$KYLIN_HOME` is not set")
+                    .hint("kytx <command> /path/to/kylin-home"));
+            }
+        };
+        let mut words = String::new();
+        if let Some(home) = &home {
+            words.push_str(&format!(" {}", quoted(home.as_os_str())));
+        }
+        if let Some(dir) = &which.state_dir {
+            words.push_str(&format!(" --state-dir {}", quoted(dir.as_os_str())));
+        }
+        Ok(Self { home, state, words })
+    }
+
+    /// A command of kytx for this place, as it is typed.
+    pub fn command(&self, command: &str) -> String {
+        format!("kytx {command}{}", self.words)
+    }
+
+    /// Refuses a state directory that cannot do its work: on another file system than the home, inside it, or on a
+    /// network file system, where locks and renames do not mean what they mean here.
+    pub fn check_state_dir(&self, home: &Path) -> Result<(), CommandError> {
+        let root = self.state.root();
+        let show = RawPath::from(root);
+        if root.starts_with(home) {
+            return Err(CommandError::refused(format!("the state directory `{show}` lies inside the home"))
+                .why("it would be swapped away with it")
+                .hint("kytx begin ... --state-dir DIR, with DIR beside the home"));
+        }
+        if home.starts_with(root) {
+            return Err(CommandError::refused(format!("the home lies inside the state directory `{show}`")));
+        }
+        let there = root.ancestors().find(|dir| stat_opt(&OsFs, dir).is_ok_and(|meta| meta.is_some()));
+        let there = there.unwrap_or(Path::new("/"));
+        let device = |path: &Path| {
+            OsFs.stat(path).map(|meta| meta.dev).map_err(|error| {
+                CommandError::refused(format!("cannot look at `{}`", RawPath::from(path))).because(&error)
+            })
+        };
+        if device(there)? != device(parent_of(home))? {
+            return Err(CommandError::refused(format!("the state directory `{show}` is on another file system"))
+                .why("the spare tree in it is swapped with the home by a rename, which works within one file system only")
+                .hint("kytx begin ... --state-dir DIR, with DIR on the file system of the home"));
+        }
+        if is_nfs(there) {
+            return Err(CommandError::refused(format!("the state directory `{show}` is on NFS"))
+                .why("file locks and renames there do not give the guarantees that kytx builds on"));
+        }
+        Ok(())
+    }
+}
+
+#[allow(clippy::unnecessary_cast, reason = "the width differs between architectures")]
+fn is_nfs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as u64 == NFS_MAGIC)
+}
+
+/// A path as a shell takes it.
+pub fn quoted(path: &OsStr) -> String {
+    let text = path.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.into_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A path made absolute, without resolving anything.
+pub fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
+    std::path::absolute(path).map_err(|error| {
+        CommandError::usage(format!("cannot resolve `{}`", RawPath::from(path))).because(&error)
+    })
+}
+
+/// The real path of a home: a link to it stays, and what is swapped is its target. The last component need not exist,
+/// as a crash may have come between two renames.
+fn real_home(named: &Path) -> Result<PathBuf, CommandError> {
+    let mut path = absolute(named)?;
+    for _ in 0..LINKS_LIMIT {
+        let Ok(Some(meta)) = stat_opt(&OsFs, &path) else { break };
+        if meta.kind != Kind::Symlink {
+            break;
+        }
+        let target = OsFs.read_link(&path).map_err(|error| unresolved(named).because(&error))?;
+        path = parent_of(&path).join(target);
+    }
+    let Some(name) = path.file_name() else {
+        // `/`, or a path that ends in `..`.
+        return real_path(&path).map_err(|error| unresolved(named).because(&error));
+    };
+    let parent = real_path(parent_of(&path)).map_err(|error| unresolved(named).because(&error))?;
+    Ok(parent.join(name))
+}
+
+fn unresolved(path: &Path) -> CommandError {
+    CommandError::refused(format!("cannot find `{}`", RawPath::from(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_quoted_for_a_shell_when_it_must_be() {
+        assert_eq!(quoted(OsStr::new("/opt/ke-3.4+x")), "/opt/ke-3.4+x");
+        assert_eq!(quoted(OsStr::new("/opt/my ke")), "'/opt/my ke'");
+        assert_eq!(quoted(OsStr::new("it's")), r"'it'\''s'");
+        assert_eq!(quoted(OsStr::new("")), "''");
+    }
+
+    #[test]
+    fn a_linked_home_is_its_target_even_while_that_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = real_path(dir.path()).unwrap();
+        OsFs.symlink(Path::new("releases/ke"), &root.join("current")).unwrap();
+        OsFs.mkdir(&root.join("releases"), 0o755).unwrap();
+        assert_eq!(real_home(&root.join("current")).unwrap(), root.join("releases/ke"));
+        OsFs.mkdir(&root.join("releases/ke"), 0o755).unwrap();
+        assert_eq!(real_home(&root.join("current/.")).unwrap(), root.join("releases/ke"));
+    }
+}

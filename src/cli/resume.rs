@@ -1,0 +1,33 @@
+//! `kytx resume`: goes on with an interrupted upgrade, abort or commit.
+
+use super::args::{OnFailure, WhichArgs};
+use super::driving::{self, Driving};
+use super::error::CommandError;
+use super::exit::Exit;
+use super::place::Place;
+use super::session::Session;
+use super::standing;
+use crate::txn::Phase;
+
+/// Runs the command.
+pub fn run(
+    which: &WhichArgs,
+    stop_before: Option<&str>,
+    on_failure: OnFailure,
+) -> Result<Exit, CommandError> {
+    let place = Place::of(which)?;
+    let mut session = Session::open(&place, "resume")?;
+    match session.txn.phase() {
+        Phase::Ended(_) => {
+            Err(CommandError::new(Exit::NotOpen, "nothing is open").state(standing::sentence(&session.txn)))
+        }
+        Phase::Applied => {
+            driving::applied(&session.txn, &place, None);
+            Ok(Exit::Done)
+        }
+        Phase::Planning | Phase::Applying | Phase::Aborting | Phase::Committing => {
+            session.tell();
+            driving::run(&mut session, &place, &Driving { command: "resume", stop_before, on_failure })
+        }
+    }
+}

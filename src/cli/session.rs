@@ -1,0 +1,175 @@
+//! A run on an open transaction: the lock, the orphans, the journal, the machine.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::error::CommandError;
+use super::exit::Exit;
+use super::place::Place;
+use super::progress::Meter;
+use super::standing;
+use super::terminal::tell;
+use crate::effect::lock::{LockError, RunLock};
+use crate::effect::os::OsFs;
+use crate::effect::run_log::RunLog;
+use crate::effect::shell::{OsShell, orphan_lock_held, orphans};
+use crate::effect::signal::StopRequests;
+use crate::hadoop::local::LocalHdfs;
+use crate::journal::{OpenError, Store};
+use crate::kyligence::secrets::mask_text;
+use crate::mutate::Machine;
+use crate::txn::{Record, Txn};
+
+/// How long to wait for programs that an earlier kytx left running. A metadata restore takes minutes.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(3600);
+
+/// An open transaction, held alone.
+pub struct Session {
+    /// Held until the end of the run (I8).
+    _lock: RunLock,
+    /// The journal.
+    pub store: Store<'static>,
+    /// The transaction.
+    pub txn: Txn,
+    /// Whether kytx was asked to stop.
+    pub stop: StopRequests,
+}
+
+/// Takes the lock. I8: before the journal is opened, and until the process ends.
+pub fn lock(place: &Place, command: &str) -> Result<RunLock, CommandError> {
+    let state = &place.state;
+    RunLock::take(&OsFs, &state.lock(), &state.holder(), &place.command(command)).map_err(|error| match error {
+        LockError::Held(_) => CommandError::new(Exit::Locked, error.to_string())
+            .state("This command did nothing. Removing the lock file is always wrong: it is let go when that process ends.")
+            .hint(place.command("status")),
+        LockError::Io { ref source, .. } => {
+            CommandError::new(Exit::Fault, error.to_string()).because(source).state("Nothing was changed.")
+        }
+    })
+}
+
+/// Waits until no program that an earlier kytx started in the foreground is left.
+pub fn wait_for_orphans(place: &Place, stop: &StopRequests) -> Result<(), CommandError> {
+    let child = place.state.child();
+    let fault = |error: io::Error| {
+        CommandError::new(Exit::Fault, "cannot look for programs of an earlier run").because(&error)
+    };
+    let begun = Instant::now();
+    let mut told = false;
+    while orphan_lock_held(&child).map_err(fault)? {
+        let who: Vec<String> =
+            orphans(&child).into_iter().map(|(pid, what)| format!("process {pid}: {what}")).collect();
+        if !told {
+            told = true;
+            tell(&format!("waiting for a program that an earlier kytx started: {}", who.join("; ")));
+        }
+        if stop.count() > 0 || begun.elapsed() > ORPHAN_LIMIT {
+            let mut error =
+                CommandError::new(Exit::Locked, "a program that an earlier kytx started is still at work");
+            error.why = who;
+            return Err(error
+                .state("This command did nothing.")
+                .hint(format!("{}, once that program has ended", place.command("resume"))));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// Listens to signals, and says what the first one means.
+pub fn listen() -> StopRequests {
+    let told = |count| match count {
+        1 => tell(
+            "kytx: stopping at the next safe point; once more passes the signal on to the running program",
+        ),
+        _ => tell("kytx: passing the signal on"),
+    };
+    StopRequests::listen(told).unwrap_or_else(|_| StopRequests::none())
+}
+
+/// What an unreadable journal means to the operator.
+pub fn journal_error(error: &OpenError, place: &Place) -> CommandError {
+    if matches!(error, OpenError::NoJournal { .. }) {
+        return CommandError::new(Exit::NotOpen, "no upgrade is open here")
+            .because(error)
+            .state("Nothing was changed.")
+            .hint(place.command("begin").replacen(" begin", " begin --package FILE", 1));
+    }
+    let exit = if error.is_unreadable() {
+        Exit::Journal
+    } else if matches!(error, OpenError::Busy { .. }) {
+        Exit::Locked
+    } else {
+        Exit::Fault
+    };
+    CommandError::new(exit, "the journal cannot be used")
+        .because(error)
+        .state("Nothing was changed. The old release, the new release and all backups are where they were.")
+        .hint(format!("keep `{}` as it is, and see journal-format.md", place.state.root().display()))
+}
+
+impl Session {
+    /// Opens the transaction of a place.
+    pub fn open(place: &Place, command: &str) -> Result<Self, CommandError> {
+        let state = &place.state;
+        if !crate::effect::fs::exists(&OsFs, state.root()).unwrap_or(false) {
+            return Err(CommandError::new(Exit::NotOpen, "no upgrade is open here")
+                .why(format!("there is no state directory `{}`", state.root().display()))
+                .state("Nothing was changed."));
+        }
+        let lock = lock(place, command)?;
+        let stop = listen();
+        wait_for_orphans(place, &stop)?;
+        let (store, txn) = open_journal(place)?;
+        Ok(Self { _lock: lock, store, txn, stop })
+    }
+
+    /// Wraps a transaction that was just made.
+    pub fn new(lock: RunLock, store: Store<'static>, txn: Txn, stop: StopRequests) -> Self {
+        Self { _lock: lock, store, txn, stop }
+    }
+
+    /// Tells where the transaction stands, in one sentence.
+    pub fn tell(&self) {
+        tell(&standing::sentence(&self.txn));
+    }
+}
+
+/// Opens the journal, tells what had to be repaired, and folds its records.
+pub fn open_journal(place: &Place) -> Result<(Store<'static>, Txn), CommandError> {
+    let opened = Store::open(&OsFs, place.state.root()).map_err(|error| journal_error(&error, place))?;
+    for repair in &opened.repairs {
+        tell(&format!("kytx: {repair}"));
+    }
+    let records: Vec<&Record> = opened.records.iter().map(|(_, record)| record).collect();
+    match Txn::replay(records) {
+        Ok(Some(txn)) => Ok((opened.store, txn)),
+        Ok(None) => Err(CommandError::new(Exit::Journal, "the journal is empty")),
+        Err(illegal) => Err(CommandError::new(Exit::Journal, "the journal makes no sense")
+            .because(&illegal)
+            .state("Nothing was changed.")),
+    }
+}
+
+/// Makes the machine that mutations act on, for the length of a piece of work.
+pub fn with_machine<T>(
+    place: &Place,
+    command: &str,
+    stop: &StopRequests,
+    meter: &Meter,
+    work: impl FnOnce(&mut Machine<'_>) -> T,
+) -> Result<T, CommandError> {
+    let state = &place.state;
+    let fault = |error: io::Error| {
+        CommandError::new(Exit::Fault, "cannot use the state directory")
+            .because(&error)
+            .state("Nothing was changed.")
+    };
+    state.prepare(&OsFs).map_err(fault)?;
+    let log = RunLog::create(&state.log(), command).map_err(fault)?;
+    let shell = OsShell::new(state.child(), &log, mask_text, stop.clone());
+    let hdfs = LocalHdfs::new(&OsFs);
+    let stop_requested = || stop.count() > 0;
+    let mut machine = Machine::new(&OsFs, &shell, &hdfs, state, meter, &stop_requested);
+    Ok(work(&mut machine))
+}

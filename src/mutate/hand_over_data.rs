@@ -1,0 +1,156 @@
+//! Lets the new release change metadata and cube data from here on.
+//!
+//! Applying it does nothing but check that the way back exists. Undoing it is the way back: a compensation that
+//! restores meaning, not bytes, since entries of a database cannot be swapped.
+//!
+//! *Probe.* Nobody can see whether the new release has changed anything: `Torn`, once the intent is there.
+//! *Undo*, by the old tools, as the old home is in its place again: first the cube data, by two renames, the changed
+//! directory aside and the verified copy into place, so that nothing is deleted before its replacement is there; then
+//! the metadata, emptied and restored. No metadata command runs between the two renames (reference 22.1), and each only
+//! once the working directory is proved reachable.
+//! *Crash windows.* Between the renames the working directory is empty: the copy is still there, and the next attempt
+//! puts it in place. An emptied or half-restored store is emptied and restored again.
+
+use serde::{Deserialize, Serialize};
+
+use super::machine::ProductShell;
+use super::{Act, Machine, back_up_metadata, copy_cube_data, product, refused};
+use crate::backup::compare::{Ignoring, compare};
+use crate::backup::manifest::{Manifest, tree_order};
+use crate::backup::verify::verify_tree;
+use crate::backup::walk::{Contents, hash_file};
+use crate::digest::Digest;
+use crate::engine::{MutationError, Sight, Task};
+use crate::kyligence::metadata::{MetadataTools, restore_exact};
+use crate::raw_path::RawPath;
+use crate::txn::{CubeCopy, Direction, Observed};
+
+pub(super) struct HandOverData<'a> {
+    pub home: &'a RawPath,
+    pub backup: &'a RawPath,
+    pub cube: Option<&'a CubeCopy>,
+}
+
+/// The manifests by which the backups are verified before anything is replaced.
+#[derive(Serialize, Deserialize)]
+struct Manifests {
+    metadata: Digest,
+    cube: Option<Digest>,
+}
+
+impl HandOverData<'_> {
+    fn manifests(machine: &Machine<'_>, task: &Task<'_>) -> Result<Manifests, MutationError> {
+        let inputs = task.inputs.expect("BUG: the intent is durable");
+        let content = machine.state.read_inputs(machine.fs, task.step, inputs)?;
+        serde_json::from_slice(&content)
+            .map_err(|error| MutationError::Foreign(format!("the step's inputs: {error}")))
+    }
+
+    /// Puts the copy back by renames, from any window of an earlier attempt.
+    fn restore_cube(machine: &Machine<'_>, cube: &CubeCopy, expected: Digest) -> Result<(), MutationError> {
+        let copy = copy_cube_data::copy_path(cube);
+        let hdfs = machine.hdfs;
+        if !hdfs.exists(&copy)? {
+            // It is in place already, unless somebody took both.
+            return match hdfs.exists(&cube.source)? {
+                true => Ok(()),
+                false => Err(refused(format!("neither `{}` nor its copy `{copy}` is there", cube.source))),
+            };
+        }
+        let manifest =
+            Manifest::read(machine.fs, &copy_cube_data::manifest_path(machine.state, cube), &expected)?;
+        machine.progress.total(manifest.content_bytes());
+        let mut entries = hdfs.manifest(&copy, &machine.tick())?;
+        entries.sort_unstable_by(|a, b| tree_order(&a.path, &b.path));
+        if let Some(difference) = compare(&manifest, &Manifest { entries }, Ignoring::default()).first() {
+            return Err(refused(format!("the copy of the cube data is damaged: {difference}")));
+        }
+        if hdfs.exists(&cube.source)? {
+            hdfs.rename(&cube.source, &Self::free_aside(machine, cube)?)?;
+        }
+        Ok(hdfs.rename(&copy, &cube.source)?)
+    }
+
+    /// A name aside that is free: an earlier attempt, or the product in between, may have left something there.
+    fn free_aside(machine: &Machine<'_>, cube: &CubeCopy) -> Result<RawPath, MutationError> {
+        for number in 0.. {
+            let aside = cube.root.join(&format!("aside-{number}").as_str().into());
+            if !machine.hdfs.exists(&aside)? {
+                return Ok(aside);
+            }
+        }
+        unreachable!("BUG: numbers do not end")
+    }
+
+    fn restore_metadata(&self, machine: &Machine<'_>, expected: Digest) -> Result<(), MutationError> {
+        let home = product::home(machine, self.home)?;
+        let tools = MetadataTools {
+            shell: &ProductShell(machine),
+            fs: machine.fs,
+            working_dir_reachable: &|| product::reach_working_dir(machine, &home),
+            time_limit: None,
+        };
+        let path = self.backup.as_path();
+        let verify = || {
+            let manifest =
+                Manifest::read(machine.fs, &back_up_metadata::manifest_path(self.backup), &expected)
+                    .map_err(|error| error.to_string())?;
+            // An interrupted restore may have put a `UUID` file into the directory; anything else is damage.
+            let ignoring = Ignoring { owner: true, dir_mtime: true, xattrs: true };
+            let findings = verify_tree(
+                machine.fs,
+                path,
+                &manifest,
+                Contents::Hash,
+                ignoring,
+                machine.threads,
+                &machine.tick(),
+            )
+            .map_err(|error| error.to_string())?;
+            let damage = findings.iter().find(|finding| finding.subject.file_name() != b"UUID");
+            damage.map_or(Ok(()), |finding| Err(finding.to_string()))
+        };
+        Ok(restore_exact(&tools, &home.path, home.layout, path, &verify, true)?)
+    }
+}
+
+impl Act for HandOverData<'_> {
+    fn probe(&self, _: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
+        Ok(Sight::of(match (task.inputs, task.direction) {
+            (None, _) => Observed::Before,
+            // Nothing is left to be done forward, and everything may be to be undone.
+            (Some(_), Direction::Forward | Direction::Backward) => Observed::Torn,
+        }))
+    }
+
+    fn inputs(&self, machine: &Machine<'_>) -> Result<Option<Vec<u8>>, MutationError> {
+        let digest =
+            |path: &std::path::Path| Ok::<_, MutationError>(hash_file(machine.fs, path, &machine.tick())?.1);
+        let manifests = Manifests {
+            metadata: digest(&back_up_metadata::manifest_path(self.backup))?,
+            cube: match self.cube {
+                Some(cube) => Some(digest(&copy_cube_data::manifest_path(machine.state, cube))?),
+                None => None,
+            },
+        };
+        Ok(Some(serde_json::to_vec(&manifests).expect("BUG: plain data has a JSON form")))
+    }
+
+    fn apply(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<(), MutationError> {
+        // I7: the way back must be whole before anything may change.
+        let manifests = Self::manifests(machine, task)?;
+        Manifest::read(machine.fs, &back_up_metadata::manifest_path(self.backup), &manifests.metadata)?;
+        if let (Some(cube), Some(digest)) = (self.cube, manifests.cube) {
+            Manifest::read(machine.fs, &copy_cube_data::manifest_path(machine.state, cube), &digest)?;
+        }
+        Ok(())
+    }
+
+    fn undo(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<(), MutationError> {
+        let manifests = Self::manifests(machine, task)?;
+        if let (Some(cube), Some(expected)) = (self.cube, manifests.cube) {
+            Self::restore_cube(machine, cube, expected)?;
+        }
+        self.restore_metadata(machine, manifests.metadata)
+    }
+}

@@ -1,0 +1,78 @@
+//! Unpacks the package into the spare tree.
+//!
+//! *Crash windows.* The tree grows under the name `spare.part`; every file and directory of it is synced before one
+//! rename gives it its name. A kill before that leaves a part, which the next attempt removes and makes anew.
+//! *Probe.* By the two names. A spare tree that no intent of this transaction explains is somebody's, and foreign.
+//! *Apply.* Unpack, hashing every file against what the plan saw; rename; sync the directory.
+//! *Undo.* Move the tree aside, delete it.
+
+use super::{Act, Machine};
+use crate::backup::unpack::unpack;
+use crate::digest::Digest;
+use crate::effect::fs::exists;
+use crate::effect::tree::{Context, discard_tree, make_dirs, parent_of, remove_tree, sibling};
+use crate::engine::{MutationError, Sight, Task};
+use crate::raw_path::RawPath;
+use crate::txn::{Direction, Observed};
+
+pub(super) struct StageTree<'a> {
+    pub package: &'a RawPath,
+    pub content: Digest,
+    pub spare: &'a RawPath,
+}
+
+impl Act for StageTree<'_> {
+    fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
+        let spare = self.spare.as_path();
+        let there = |suffix: &str| {
+            let path = sibling(spare, suffix);
+            exists(machine.fs, &path).context("look at", &path)
+        };
+        let (whole, part, aside) = (there("")?, there(".part")?, there(".discarded")?);
+        if task.inputs.is_none() {
+            return Ok(match whole {
+                // Parts and discarded trees are leftovers of kytx's own, and are removed before they are in the way.
+                false => Sight::of(Observed::Before),
+                true => {
+                    Sight::foreign(format!("`{}` exists already, and not by this transaction", self.spare))
+                }
+            });
+        }
+        Ok(Sight::of(match (whole, part, aside, task.direction) {
+            (true, ..) => Observed::After,
+            (false, true, ..) | (false, _, true, Direction::Backward) => Observed::Torn,
+            (false, false, ..) => Observed::Before,
+        }))
+    }
+
+    fn apply(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
+        let spare = self.spare.as_path();
+        let part = sibling(spare, ".part");
+        let tick = machine.tick();
+        for leftover in [part.clone(), sibling(spare, ".discarded")] {
+            remove_tree(machine.fs, &leftover, &tick)?;
+        }
+        make_dirs(machine.fs, parent_of(spare), 0o700)?;
+        let owner = machine.fs.stat(parent_of(spare)).context("look at", spare)?;
+        unpack(
+            machine.fs,
+            self.package.as_path(),
+            &self.content,
+            &part,
+            (owner.uid, owner.gid),
+            machine.threads,
+            &tick,
+        )?;
+        machine.fs.rename(&part, spare).context("rename", &part)?;
+        machine.fs.sync_dir(parent_of(spare)).context("sync", parent_of(spare))?;
+        Ok(())
+    }
+
+    fn undo(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
+        let spare = self.spare.as_path();
+        let tick = machine.tick();
+        discard_tree(machine.fs, spare, &tick)?;
+        remove_tree(machine.fs, &sibling(spare, ".part"), &tick)?;
+        Ok(())
+    }
+}
