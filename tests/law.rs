@@ -132,6 +132,8 @@ fn each_dangerous_dependency_has_one_file() {
         .filter(|stray| !(stray.starts_with("journal/mod.rs") && module(stray)))
         // The module of that name, not the crate.
         .filter(|stray| !stray.contains("super::sled") && !stray.contains("crate::journal::sled"))
+        // A variable of that name is no use of the crate.
+        .filter(|stray| stray.contains("sled::") || stray.contains("use sled") || stray.contains("extern"))
         .filter(|stray| !outside_strings(stray, "sled").is_empty())
         .collect();
     none(&sled);

@@ -245,9 +245,14 @@ impl<R: Read> Members<R> {
         if size > i64::MAX as u64 {
             return Err(self.bad("the length"));
         }
-        let id = |value: io::Result<u64>| value.ok().and_then(|id| u32::try_from(id).ok());
-        let uid = extensions.uid.or(id(header.uid())).ok_or_else(|| self.bad("the owner"))?;
-        let gid = extensions.gid.or(id(header.gid())).ok_or_else(|| self.bad("the group"))?;
+        // Writers that know no owner leave the field empty; every reader takes that for 0.
+        let id = |field: &[u8], value: io::Result<u64>| match value {
+            _ if field.iter().all(|byte| matches!(byte, 0 | b' ')) => Some(0),
+            value => value.ok().and_then(|id| u32::try_from(id).ok()),
+        };
+        let fields = header.as_old();
+        let uid = extensions.uid.or(id(&fields.uid, header.uid())).ok_or_else(|| self.bad("the owner"))?;
+        let gid = extensions.gid.or(id(&fields.gid, header.gid())).ok_or_else(|| self.bad("the group"))?;
         let mode = header.mode().map_err(|_| self.bad("the mode"))? & 0o7777;
         let mtime = match extensions.mtime {
             Some(mtime) => mtime,

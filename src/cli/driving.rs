@@ -34,10 +34,10 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
         if let (Err(DriveError::Failed { step, .. }), OnFailure::Abort, Phase::Applying) =
             (&rest, how.on_failure, session.txn.phase())
         {
-            let step = *step;
+            let failed = *step;
             tell(&failure(rest.as_ref().unwrap_err(), &session.txn, place).to_string());
             tell("kytx: undoing everything, as `--on-failure abort` says");
-            let abort = Record::Abort { reason: AbortReason::Failure { step } };
+            let abort = Record::Abort { reason: AbortReason::Failure { step: failed } };
             rest = record(&mut session.txn, &mut session.store, &abort)
                 .and_then(|()| drive_once(session, machine, &meter, None));
         }

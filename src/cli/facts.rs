@@ -22,7 +22,7 @@ use crate::kyligence::version::{UpgradeKind, VersionRefusal};
 use crate::raw_path::RawPath;
 
 /// How long `java -version` may take.
-const JAVA_LIMIT: Duration = Duration::from_secs(60);
+const JAVA_LIMIT: Duration = Duration::from_mins(1);
 
 /// What is needed beside the trees themselves: logs, journal, ballast, directories.
 const SPARE_BYTES: u64 = 64 << 20;

@@ -47,10 +47,10 @@ impl Place {
         };
         let mut words = String::new();
         if let Some(home) = &home {
-            words.push_str(&format!(" {}", quoted(home.as_os_str())));
+            words = format!(" {}", quoted(home.as_os_str()));
         }
         if let Some(dir) = &which.state_dir {
-            words.push_str(&format!(" --state-dir {}", quoted(dir.as_os_str())));
+            words = format!("{words} --state-dir {}", quoted(dir.as_os_str()));
         }
         Ok(Self { home, state, words })
     }

@@ -21,7 +21,7 @@ use crate::mutate::Machine;
 use crate::txn::{Record, Txn};
 
 /// How long to wait for programs that an earlier kytx left running. A metadata restore takes minutes.
-const ORPHAN_LIMIT: Duration = Duration::from_secs(3600);
+const ORPHAN_LIMIT: Duration = Duration::from_hours(1);
 
 /// An open transaction, held alone.
 pub struct Session {

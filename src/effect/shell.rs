@@ -34,7 +34,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a program whose time is up may take to end by itself before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long to wait for what the program before this one left running in the foreground.
-const ORPHAN_LIMIT: Duration = Duration::from_secs(600);
+const ORPHAN_LIMIT: Duration = Duration::from_mins(10);
 
 /// A program to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,10 +18,10 @@ use crate::effect::tree::{Context as _, atomic_write, parent_of};
 use crate::raw_path::RawPath;
 
 /// How long `kylin.sh stop` may take. Ten rounds of three seconds, the guardian before them.
-const STOP_SCRIPT_LIMIT: Duration = Duration::from_secs(180);
+const STOP_SCRIPT_LIMIT: Duration = Duration::from_mins(3);
 
 /// How long `kylin.sh start` may take before it lets go of the server. A new home's environment check runs jobs.
-const START_SCRIPT_LIMIT: Duration = Duration::from_secs(1800);
+const START_SCRIPT_LIMIT: Duration = Duration::from_mins(30);
 
 /// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);

@@ -15,10 +15,10 @@ use crate::kyligence::service::{ServiceError, ServiceTools, ask};
 use crate::raw_path::RawPath;
 
 /// How long a stopped service may take to go.
-pub(super) const STOP_LIMIT: Duration = Duration::from_secs(120);
+pub(super) const STOP_LIMIT: Duration = Duration::from_mins(2);
 
 /// How long a look at the cluster's file system may take.
-const REACH_LIMIT: Duration = Duration::from_secs(120);
+const REACH_LIMIT: Duration = Duration::from_mins(2);
 
 /// Recognises the home that is at a path now.
 pub(super) fn home(machine: &Machine<'_>, path: &RawPath) -> Result<Home, MutationError> {

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use kytx::testbed::{Layout, Options, Scenario};
 
 /// The longest that anything in a test may take before the test fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The built kytx.
 pub const KYTX: &str = env!("CARGO_BIN_EXE_kytx");

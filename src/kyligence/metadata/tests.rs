@@ -1,3 +1,5 @@
+//! Back up and restore, against a product that lies.
+
 #![allow(clippy::disallowed_methods)]
 
 use std::cell::{Cell, RefCell};
