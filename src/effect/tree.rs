@@ -134,9 +134,22 @@ pub struct CopyReport {
 /// times to the nanosecond, extended attributes, holes, links as links, hard links among the copied files as hard
 /// links. Everything copied is synced, directories last and deepest first; the directory that holds `to` is not.
 pub fn copy_tree(fs: &dyn Fs, from: &Path, to: &Path, tick: Tick<'_>) -> io::Result<CopyReport> {
-    let mut copier = Copier { fs, tick, seen: HashMap::new(), report: CopyReport::default() };
-    copier.copy(from, to)?;
-    Ok(copier.report)
+    Copier::new(fs, tick, true).run(from, to)
+}
+
+/// The same, made durable as a whole by `syncfs` where it can be: tens of thousands of small files would each wait for
+/// the medium. It also writes out what others have left dirty on the file system, so it is for trees of many files.
+pub fn copy_tree_syncing_once(fs: &dyn Fs, from: &Path, to: &Path, tick: Tick<'_>) -> io::Result<CopyReport> {
+    let parent = parent_of(to);
+    // Asked before the first write: where it is not supported each file is to be synced by the handle that wrote it,
+    // since one that is opened later may miss an earlier write-back error.
+    match fs.sync_fs(parent) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return copy_tree(fs, from, to, tick),
+        other => other.context("sync the file system of", parent)?,
+    }
+    let report = Copier::new(fs, tick, false).run(from, to)?;
+    fs.sync_fs(parent).context("sync the file system of", parent)?;
+    Ok(report)
 }
 
 struct Copier<'a> {
@@ -145,9 +158,20 @@ struct Copier<'a> {
     /// The first copy of each file that has several names.
     seen: HashMap<(u64, u64), PathBuf>,
     report: CopyReport,
+    /// Whether each entry is synced as it is made.
+    syncs: bool,
 }
 
-impl Copier<'_> {
+impl<'a> Copier<'a> {
+    fn new(fs: &'a dyn Fs, tick: Tick<'a>, syncs: bool) -> Self {
+        Self { fs, tick, seen: HashMap::new(), report: CopyReport::default(), syncs }
+    }
+
+    fn run(mut self, from: &Path, to: &Path) -> io::Result<CopyReport> {
+        self.copy(from, to)?;
+        Ok(self.report)
+    }
+
     fn copy(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let meta = self.fs.stat(from).context("look at", from)?;
         if meta.kind == Kind::File && meta.nlink > 1 {
@@ -178,7 +202,7 @@ impl Copier<'_> {
         if copy_attrs(self.fs, from, to, &meta)? {
             self.report.owner_lost.push(to.to_owned());
         }
-        if meta.kind == Kind::Dir {
+        if meta.kind == Kind::Dir && self.syncs {
             self.fs.sync_dir(to).context("sync", to)?;
         }
         Ok(())
@@ -208,7 +232,7 @@ impl Copier<'_> {
         target.set_len(meta.size).context("set the length of", to)?;
         // Attributes first, so that the sync covers them.
         copy_attrs(self.fs, from, to, meta)?;
-        target.sync().context("sync", to)
+        if self.syncs { target.sync().context("sync", to) } else { Ok(()) }
     }
 }
 
