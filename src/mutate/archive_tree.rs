@@ -44,6 +44,9 @@ pub struct ArchiveRecord {
     /// The archive's inode, by which it is told from a file of its name that somebody else wrote.
     #[serde(default)]
     pub ino: u64,
+    /// Its length, as the number of a removed file's inode is soon given again.
+    #[serde(default)]
+    pub size_bytes: u64,
 }
 
 /// Where the record of an archive is; its manifest and its index have the same name with another ending.
@@ -64,8 +67,9 @@ impl ArchiveTree<'_> {
         }
         let text = read_file(machine.fs, &path, RECORD_LIMIT_BYTES).context("read", &path)?;
         let archive = self.archive.as_path();
-        let ino = machine.fs.stat(archive).context("look at", archive)?.ino;
-        Ok(serde_json::from_slice(&text).is_ok_and(|record: ArchiveRecord| record.ino == ino))
+        let meta = machine.fs.stat(archive).context("look at", archive)?;
+        Ok(serde_json::from_slice(&text)
+            .is_ok_and(|record: ArchiveRecord| (record.ino, record.size_bytes) == (meta.ino, meta.size)))
     }
 
     fn part(&self) -> PathBuf {
@@ -100,11 +104,13 @@ impl Act for ArchiveTree<'_> {
         machine.progress.total(listing.content_bytes() * 2);
         let made = write(machine.fs, self.tree.as_path(), &listing, self.top, &part, machine.threads, &tick)?;
         read_back(machine.fs, &part, &made.index, &made.manifest, machine.threads, &tick)?;
+        let meta = machine.fs.stat(&part).context("look at", &part)?;
         let record = ArchiveRecord {
             manifest: made.manifest.write(machine.fs, &self.side(machine, "manifest"))?,
             index: made.index.write(machine.fs, &self.side(machine, "index"))?,
             skipped: made.skipped,
-            ino: machine.fs.stat(&part).context("look at", &part)?.ino,
+            ino: meta.ino,
+            size_bytes: meta.size,
         };
         let text = serde_json::to_vec(&record).expect("BUG: plain data has a JSON form");
         atomic_write(machine.fs, &self.side(machine, "record"), &text, 0o600)?;

@@ -11,7 +11,7 @@
 use std::path::PathBuf;
 
 use super::discard::{holder_is_empty, remove_holder};
-use super::{Act, Machine, refused};
+use super::{Act, Machine, refused, sync_parent};
 use crate::backup::manifest::{Manifest, tree_order};
 use crate::backup::walk::hash_file;
 use crate::digest::Digest;
@@ -130,6 +130,7 @@ impl Act for CopyCubeData<'_> {
     }
 
     fn make_durable(&self, machine: &Machine<'_>) -> Result<(), MutationError> {
+        sync_parent(machine, &manifest_path(machine.state, self.cube))?;
         Ok(machine.hdfs.make_durable(&self.cube.root)?)
     }
 

@@ -34,21 +34,27 @@ pub fn new_tree(lab: &Lab, at: &str) {
     lab.file(&format!("{at}/conf/kylin.properties"), "a=new\n", 0o644);
 }
 
-fn spare(lab: &Lab) -> RawPath {
+/// The spare tree.
+pub fn spare(lab: &Lab) -> RawPath {
     lab.state.spare().into()
 }
 
-fn build_stage_tree() -> Lab {
-    let mut lab = Lab::new();
-    old_home(&lab);
-    new_tree(&lab, "downloads/Rel-2");
+/// Unpacks a small package.
+pub fn stage_tree_of(lab: &Lab) -> Mutation {
+    new_tree(lab, "downloads/Rel-2");
     lab.link("downloads/Rel-2/bin/again", "kylin.sh");
     fs::hard_link(lab.at("downloads/Rel-2/VERSION"), lab.at("downloads/Rel-2/version")).unwrap();
     let package = lab.at("downloads/Rel-2");
     let limits = Limits::for_free_bytes(1 << 30);
     let content = scan(&OsFs, &package, limits, &|_| false, &no_tick).unwrap().content;
-    let spare = spare(&lab);
-    lab.step("stage-tree", Stage::Apply, Mutation::StageTree { package: package.into(), content, spare });
+    Mutation::StageTree { package: package.into(), content, spare: spare(lab) }
+}
+
+fn build_stage_tree() -> Lab {
+    let mut lab = Lab::new();
+    old_home(&lab);
+    let mutation = stage_tree_of(&lab);
+    lab.step("stage-tree", Stage::Apply, mutation);
     lab.seal();
     lab
 }
@@ -69,11 +75,8 @@ contract!(
     }
 );
 
-/// Two files are copied, one tree, one file edited, one link made, two trees linked.
-fn build_carry(pass: CarryPass) -> Lab {
-    let mut lab = Lab::new();
-    old_home(&lab);
-    new_tree(&lab, "opt/.kytx/home/spare");
+/// What is carried: two files copied, one tree, one file edited, one link made, two trees linked.
+pub fn carry_list(lab: &Lab) -> SideFile {
     let content = Digest::of(b"a=merged\n");
     lab.state.write_side(&OsFs, &content_name(&content), b"a=merged\n").unwrap();
     let expect = |path: &str| Some(item_digest(&OsFs, &lab.at("opt/home").join(path), 1).unwrap());
@@ -98,7 +101,14 @@ fn build_carry(pass: CarryPass) -> Lab {
         item("meta_backups", "meta_backups", How::Link, None),
     ];
     let text = serde_json::to_vec(&CarryList { items, notes: Vec::new() }).unwrap();
-    let list = lab.state.write_side(&OsFs, "carry.json", &text).unwrap();
+    lab.state.write_side(&OsFs, "carry.json", &text).unwrap()
+}
+
+fn build_carry(pass: CarryPass) -> Lab {
+    let mut lab = Lab::new();
+    old_home(&lab);
+    new_tree(&lab, "opt/.kytx/home/spare");
+    let list = carry_list(&lab);
     let home = lab.at("opt/home").into();
     let spare = spare(&lab);
     lab.step("carry", Stage::Apply, Mutation::CarryCustomisations { home, spare, list, pass });
@@ -127,8 +137,8 @@ contract!(
         leaves: &["opt/.kytx/home/spare"],
         foreign: &[Foreign {
             intended: false,
-            make: |lab| lab.file("opt/home/conf/own.xml", "<changed/>\n", 0o4750),
-            says: "own.xml` has been changed",
+            make: |lab| lab.file("opt/home/conf/kylin.properties", "a=x\n", 0o640),
+            says: "kylin.properties` has been changed",
         }],
     }
 );
@@ -210,14 +220,16 @@ contract!(
     }
 );
 
-fn cube(lab: &Lab) -> CubeCopy {
+/// Where the copy of the cube data goes.
+pub fn cube(lab: &Lab) -> CubeCopy {
     CubeCopy {
         source: lab.uri("hdfs/kylin/id").as_str().into(),
         root: lab.uri(&format!("hdfs/kylin/_kytx/{TXN}")).as_str().into(),
     }
 }
 
-fn cube_data(lab: &Lab) {
+/// Cube data of this instance and of another.
+pub fn cube_data(lab: &Lab) {
     lab.file("hdfs/kylin/id/cube/0.parquet", "first segment", 0o644);
     lab.file("hdfs/kylin/id/cube/1.parquet", "second", 0o600);
     lab.link("hdfs/kylin/id/cube/last", "1.parquet");

@@ -1,6 +1,5 @@
 //! A scratch machine with one transaction on it, driven by the real engine over an accident-prone file system.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -212,22 +211,4 @@ impl Lab {
     pub fn inputs(&self) -> Option<Digest> {
         self.txn().inputs(kytx::txn::StepId(0))
     }
-}
-
-/// Every content below a directory, with how often it is there: what can be read back and matched.
-pub fn contents(root: &Path) -> BTreeMap<Vec<u8>, usize> {
-    let mut found = BTreeMap::new();
-    let mut open = vec![root.to_owned()];
-    while let Some(dir) = open.pop() {
-        for entry in fs::read_dir(&dir).unwrap() {
-            let entry = entry.unwrap();
-            let kind = entry.file_type().unwrap();
-            if kind.is_dir() {
-                open.push(entry.path());
-            } else if kind.is_file() {
-                *found.entry(fs::read(entry.path()).unwrap()).or_default() += 1;
-            }
-        }
-    }
-    found
 }

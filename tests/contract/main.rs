@@ -11,3 +11,4 @@ mod fault_fs;
 mod lab;
 #[path = "../support/mod.rs"]
 mod support;
+mod whole;
