@@ -296,6 +296,58 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_that_is_synced_once_is_the_same_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        OsFs.mkdir(&from, 0o750).unwrap();
+        OsFs.create(&from.join("f"), 0o604).unwrap().write_all(b"content").unwrap();
+        let to = dir.path().join("to");
+        assert_eq!(copy_tree_syncing_once(&OsFs, &from, &to, &no_tick).unwrap(), CopyReport::default());
+        assert_eq!(read_file(&OsFs, &to.join("f"), 10).unwrap(), b"content");
+        let stat = |path: PathBuf| OsFs.stat(&path).unwrap();
+        assert_eq!(stat(to.clone()).mode, 0o750);
+        assert_eq!(stat(to.join("f")).mtime, stat(from.join("f")).mtime);
+        assert!(copy_tree_syncing_once(&OsFs, &from, &to, &no_tick).is_err(), "it never replaces");
+    }
+
+    #[test]
+    fn directories_are_made_down_to_the_last_and_never_over_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        make_dirs(&OsFs, &dir.path().join("a/b/c"), 0o700).unwrap();
+        make_dirs(&OsFs, &dir.path().join("a/b/c"), 0o755).unwrap();
+        assert_eq!(OsFs.stat(&dir.path().join("a/b/c")).unwrap().mode, 0o700, "what is there stays as it is");
+        OsFs.create(&dir.path().join("a/f"), 0o600).unwrap();
+        let error = make_dirs(&OsFs, &dir.path().join("a/f"), 0o700).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+        assert_eq!(measure_tree(&OsFs, &dir.path().join("a")).unwrap(), (0, 4));
+        assert_eq!(measure_tree(&OsFs, &dir.path().join("none")).unwrap(), (0, 0));
+    }
+
+    #[test]
+    fn a_discarded_tree_goes_with_what_an_earlier_run_left_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tree");
+        make_dirs(&OsFs, &sibling(&path, ".discarded").join("half"), 0o500).unwrap();
+        make_dirs(&OsFs, &path.join("closed"), 0o700).unwrap();
+        OsFs.create(&path.join("closed/f"), 0o400).unwrap();
+        OsFs.set_attrs(&path.join("closed"), &Attrs { mode: Some(0), ..Attrs::default() }).unwrap();
+        discard_tree(&OsFs, &path, &no_tick).unwrap();
+        discard_tree(&OsFs, &path, &no_tick).unwrap();
+        assert!(OsFs.list(dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_tick_ends_the_work_and_its_words_get_through() {
+        let dir = tempfile::tempdir().unwrap();
+        OsFs.create(&dir.path().join("f"), 0o600).unwrap().write_all(b"content").unwrap();
+        let stop = |_| Err(io::Error::new(io::ErrorKind::Interrupted, "enough"));
+        let error = copy_tree(&OsFs, &dir.path().join("f"), &dir.path().join("g"), &stop).unwrap_err();
+        assert!(error.to_string().contains("enough"), "{error}");
+        assert!(remove_tree(&OsFs, &dir.path().join("f"), &stop).is_err());
+        assert!(exists(&OsFs, &dir.path().join("f")).unwrap());
+    }
+
+    #[test]
     fn a_copy_keeps_what_a_home_may_hold() {
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));

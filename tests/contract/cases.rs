@@ -396,3 +396,26 @@ contract!(
         foreign: &[],
     }
 );
+
+/// `kylin.properties` is often a link to a file that other tools keep, and it holds passwords.
+#[test]
+fn an_edited_file_takes_the_attributes_of_the_file_behind_a_link_and_never_those_of_the_link() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut lab = Lab::new();
+    old_home(&lab);
+    new_tree(&lab, "opt/.kytx/home/spare");
+    fs::remove_file(lab.at("opt/home/conf/kylin.properties")).unwrap();
+    lab.file("etc/kylin.properties", "a=old\n", 0o640);
+    lab.link("opt/home/conf/kylin.properties", "../../../etc/kylin.properties");
+    let list = carry_list(&lab);
+    let (home, spare) = (lab.at("opt/home").into(), spare(&lab));
+    let pass = CarryPass::Copy;
+    lab.step("carry", Stage::Apply, Mutation::CarryCustomisations { home, spare, list, pass });
+    lab.seal();
+    lab.drive(&crate::fault_fs::FaultFs::new(crate::fault_fs::Accident::None, Lacking::default())).unwrap();
+    let merged = lab.state.spare().join("conf/kylin.properties");
+    let meta = fs::symlink_metadata(&merged).unwrap();
+    assert!(meta.is_file());
+    assert_eq!(meta.permissions().mode() & 0o7777, 0o640);
+    assert_eq!(fs::read(merged).unwrap(), b"a=merged\n");
+}

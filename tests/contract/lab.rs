@@ -51,7 +51,9 @@ impl Shell for NoShell {
 
 /// A scratch machine.
 pub struct Lab {
-    dir: tempfile::TempDir,
+    root: PathBuf,
+    /// Holds the scratch directory, unless it is somebody else's.
+    scratch: Option<tempfile::TempDir>,
     /// The state directory.
     pub state: StateDir,
     /// The steps of the transaction under test.
@@ -79,23 +81,32 @@ impl Lab {
         for name in ["opt", "proc"] {
             fs::create_dir(root.join(name)).unwrap();
         }
-        let state = StateDir::default_for(&root.join("opt/home"));
+        let mut lab = Self::over(&root, &root.join("opt/home"));
+        lab.proc_root = root.join("proc");
+        lab.scratch = Some(dir);
+        lab
+    }
+
+    /// A transaction on a home of a machine that is there.
+    pub fn over(root: &Path, home: &Path) -> Self {
+        let state = StateDir::default_for(home);
         state.prepare(&OsFs).unwrap();
         Self {
-            dir,
+            root: root.to_owned(),
+            scratch: None,
             state,
             steps: Vec::new(),
             ignored: ["steps", "plan"].map(|name| format!("opt/.kytx/home/{name}")).to_vec(),
             journal: Journaled::default(),
             shell: Box::new(NoShell),
-            proc_root: root.join("proc"),
+            proc_root: PathBuf::from("/proc"),
             hows: Mutex::default(),
         }
     }
 
     /// The scratch directory.
     pub fn root(&self) -> &Path {
-        self.dir.path()
+        &self.root
     }
 
     /// A path in it.

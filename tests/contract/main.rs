@@ -9,6 +9,7 @@ mod checks;
 mod cases;
 mod fault_fs;
 mod lab;
+mod product;
 #[path = "../support/mod.rs"]
 mod support;
 mod whole;
