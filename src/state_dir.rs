@@ -127,3 +127,54 @@ fn read_checked(fs: &dyn Fs, path: &Path, digest: Digest) -> io::Result<Vec<u8>>
     }
     Ok(content)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effect::os::OsFs;
+
+    fn prepared(dir: &Path) -> StateDir {
+        let state = StateDir::default_for(&dir.join("kyligence"));
+        state.prepare(&OsFs).unwrap();
+        state
+    }
+
+    #[test]
+    fn it_lies_beside_the_home_closed_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = prepared(dir.path());
+        assert_eq!(state.root(), dir.path().join(".kytx/kyligence"));
+        assert_eq!(OsFs.stat(state.root()).unwrap().mode, 0o700);
+        state.prepare(&OsFs).unwrap();
+        for path in [state.lock(), state.holder(), state.child(), state.spare(), state.history()] {
+            assert_eq!(path.parent(), Some(state.root()));
+        }
+    }
+
+    #[test]
+    fn a_side_file_is_refused_once_it_is_not_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = prepared(dir.path());
+        let side = state.write_side(&OsFs, "carry.json", b"list").unwrap();
+        assert_eq!(state.read_side(&OsFs, &side).unwrap(), b"list");
+        state.write_side(&OsFs, "carry.json", b"another").unwrap();
+        let error = state.read_side(&OsFs, &side).unwrap_err();
+        assert!(error.to_string().contains("has been changed"), "{error}");
+        OsFs.unlink(&state.plan().join("carry.json")).unwrap();
+        let error = state.read_side(&OsFs, &side).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("carry.json"), "{error}");
+    }
+
+    #[test]
+    fn i2_inputs_are_read_as_the_intent_names_them_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = prepared(dir.path());
+        let first = state.write_inputs(&OsFs, StepId(3), b"inodes").unwrap();
+        assert_eq!(state.read_inputs(&OsFs, StepId(3), first).unwrap(), b"inodes");
+        let second = state.write_inputs(&OsFs, StepId(3), b"others").unwrap();
+        assert!(state.read_inputs(&OsFs, StepId(3), first).is_err());
+        assert_eq!(state.read_inputs(&OsFs, StepId(3), second).unwrap(), b"others");
+        assert!(state.read_inputs(&OsFs, StepId(4), second).is_err());
+    }
+}

@@ -151,6 +151,19 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_locked_is_told_and_a_broken_holder_is_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lock, path) = (dir.path().join("lock"), dir.path().join("holder.json"));
+        let error = RunLock::take(&OsFs, &dir.path().join("none/lock"), &path, "kytx begin").unwrap_err();
+        assert!(matches!(error, LockError::Io { .. }), "{error}");
+        let _held = RunLock::take(&OsFs, &lock, &path, "kytx begin").unwrap();
+        atomic_write(&OsFs, &path, b"{", 0o644).unwrap();
+        // The kernel's lock decides; the file is for people.
+        assert!(matches!(RunLock::take(&OsFs, &lock, &path, "kytx abort"), Err(LockError::Held(None))));
+        assert_eq!(start_ticks(0), None);
+    }
+
+    #[test]
     fn a_holder_that_is_gone_is_not_believed() {
         let dir = tempfile::tempdir().unwrap();
         let (lock, path) = (dir.path().join("lock"), dir.path().join("holder.json"));

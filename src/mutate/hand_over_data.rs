@@ -52,10 +52,10 @@ impl HandOverData<'_> {
         let hdfs = machine.hdfs;
         if !hdfs.exists(&copy)? {
             // It is in place already, unless somebody took both.
-            return match hdfs.exists(&cube.source)? {
-                true => Ok(()),
-                false => Err(refused(format!("neither `{}` nor its copy `{copy}` is there", cube.source))),
-            };
+            if hdfs.exists(&cube.source)? {
+                return Ok(hdfs.make_durable(&cube.source)?);
+            }
+            return Err(refused(format!("neither `{}` nor its copy `{copy}` is there", cube.source)));
         }
         let manifest =
             Manifest::read(machine.fs, &copy_cube_data::manifest_path(machine.state, cube), &expected)?;
@@ -143,6 +143,10 @@ impl Act for HandOverData<'_> {
         if let (Some(cube), Some(digest)) = (self.cube, manifests.cube) {
             Manifest::read(machine.fs, &copy_cube_data::manifest_path(machine.state, cube), &digest)?;
         }
+        Ok(())
+    }
+
+    fn make_durable(&self, _: &Machine<'_>) -> Result<(), MutationError> {
         Ok(())
     }
 
