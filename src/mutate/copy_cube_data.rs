@@ -10,7 +10,7 @@
 
 use std::path::PathBuf;
 
-use super::discard::remove_if_empty;
+use super::discard::{empty_parent, remove_if_empty};
 use super::{Act, Machine, refused};
 use crate::backup::manifest::{Manifest, tree_order};
 use crate::backup::walk::hash_file;
@@ -89,7 +89,9 @@ impl CopyCubeData<'_> {
 impl Act for CopyCubeData<'_> {
     fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
         if task.direction == Direction::Backward {
-            let there = self.pass == CopyPass::Early && machine.hdfs.exists(&self.cube.root)?;
+            let there = self.pass == CopyPass::Early
+                && (machine.hdfs.exists(&self.cube.root)?
+                    || empty_parent(machine, &self.cube.root)?.is_some());
             return Ok(Sight::of(if there { Observed::Torn } else { Observed::Before }));
         }
         let made = match self.pass {

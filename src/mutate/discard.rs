@@ -51,13 +51,20 @@ fn measured(path: &RawPath, bytes: u64, entries: u64) -> Vec<u8> {
 
 /// Removes the directory that held this transaction's copy, if no other transaction has one there.
 pub(super) fn remove_if_empty(machine: &Machine<'_>, root: &RawPath) -> Result<(), MutationError> {
-    let bytes = root.as_bytes();
-    let Some(end) = bytes.iter().rposition(|byte| *byte == b'/') else { return Ok(()) };
-    let parent = RawPath::new(&bytes[..end]);
-    if machine.hdfs.exists(&parent)? && machine.hdfs.list(&parent)?.is_empty() {
+    if let Some(parent) = empty_parent(machine, root)? {
         machine.hdfs.remove(&parent, &machine.tick())?;
     }
     Ok(())
+}
+
+/// The directory that held this transaction's copy, if it is there and holds nothing any more. A probe that sees it
+/// must not call the copy gone altogether: a kill may have come between the removals of the two.
+pub(super) fn empty_parent(machine: &Machine<'_>, root: &RawPath) -> Result<Option<RawPath>, MutationError> {
+    let bytes = root.as_bytes();
+    let Some(end) = bytes.iter().rposition(|byte| *byte == b'/') else { return Ok(None) };
+    let parent = RawPath::new(&bytes[..end]);
+    let is_left = machine.hdfs.exists(&parent)? && machine.hdfs.list(&parent)?.is_empty();
+    Ok(is_left.then_some(parent))
 }
 
 pub(super) struct DiscardCubeData<'a> {
@@ -76,7 +83,8 @@ impl Act for DiscardCubeData<'_> {
     fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
         let there = machine.hdfs.exists(self.root)?;
         let moved = machine.hdfs.exists(&self.aside())?;
-        Ok(Sight::of(match (there, moved) {
+        let left = moved || empty_parent(machine, self.root)?.is_some();
+        Ok(Sight::of(match (there, left) {
             (true, _) => Observed::Before,
             (false, true) if task.inputs.is_some() => Observed::Torn,
             (false, true) => Observed::Before,
