@@ -127,11 +127,15 @@ impl CarryCustomisations<'_> {
                     digest: *content,
                 };
                 let bytes = machine.state.read_side(fs, &side)?;
-                atomic_write(fs, &target, &bytes, 0o600)?;
+                // Known by its content alone, so it gets its name only with its attributes.
+                let part = sibling(&target, ".kytx-part");
+                remove_tree(fs, &part, &tick)?;
+                atomic_write(fs, &part, &bytes, 0o600)?;
                 let real = self.through_links(&source)?;
                 let meta = fs.stat(&real).context("look at", &real)?;
-                copy_attrs(fs, &real, &target, &meta)?;
-                fs.open(&target).context("open", &target)?.sync().context("sync", &target)?;
+                copy_attrs(fs, &real, &part, &meta)?;
+                fs.open(&part).context("open", &part)?.sync().context("sync", &part)?;
+                fs.rename(&part, &target).context("rename", &part)?;
             }
             How::Symlink { target: points_to } => {
                 fs.symlink(points_to.as_path(), &target).context("create", &target)?;
@@ -243,9 +247,8 @@ fn link_tree(machine: &Machine<'_>, from: &Path, to: &Path) -> Result<(), Mutati
             for name in fs.list(from).context("list", from)? {
                 link_tree(machine, &from.join(&name), &to.join(&name))?;
             }
-            if there.is_none() {
-                copy_attrs(fs, from, to, &meta)?;
-            }
+            // Of a directory that is there nobody can say whether a kill came between its making and this.
+            copy_attrs(fs, from, to, &meta)?;
             fs.sync_dir(to).context("sync", to)?;
         }
         // A socket or a device means nothing without the process behind it.
@@ -253,7 +256,10 @@ fn link_tree(machine: &Machine<'_>, from: &Path, to: &Path) -> Result<(), Mutati
         Kind::File | Kind::Symlink | Kind::Fifo if there.is_none() => {
             if fs.hard_link(from, to).is_err() {
                 // Too many links, or a kernel that lets nobody link what is not theirs: a copy serves as well.
-                copy_tree(fs, from, to, &machine.tick())?;
+                let part = sibling(to, ".kytx-part");
+                remove_tree(fs, &part, &machine.tick())?;
+                copy_tree(fs, from, &part, &machine.tick())?;
+                fs.rename(&part, to).context("rename", &part)?;
             }
         }
         Kind::File | Kind::Symlink | Kind::Fifo => {}
