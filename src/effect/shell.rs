@@ -122,7 +122,9 @@ impl<'a> OsShell<'a> {
     }
 
     fn output_file(&self, name: &str) -> io::Result<File> {
-        let path = self.orphan_lock.with_file_name(format!(".output-{}-{name}", std::process::id()));
+        // One kytx runs one program at a time, so one name is enough, and what a kill before the removal below leaves
+        // goes with the next.
+        let path = self.orphan_lock.with_file_name(format!(".output-{name}"));
         let file = OpenOptions::new()
             .read(true)
             .append(true)
