@@ -100,14 +100,7 @@ fn rested(rest: Rest, txn: &Txn, place: &Place, downtime: Option<Downtime>) -> E
             applied(txn, place, downtime);
             Exit::Done
         }
-        Rest::Ended(outcome) => {
-            result(&standing::sentence(txn));
-            // A run that was to upgrade and undid everything did not do what it was asked.
-            match (outcome, txn.abort_reason()) {
-                (Outcome::Aborted, Some(AbortReason::Failure { .. })) => Exit::Refused,
-                _ => Exit::Done,
-            }
-        }
+        Rest::Ended(_) => ended(txn),
         Rest::StoppedBefore(step) => {
             let name = txn.step(step).map(|step| step.name.as_str()).unwrap_or_default();
             result(&format!("Stopped before `{name}`, as asked. {}", standing::sentence(txn)));
@@ -121,6 +114,16 @@ fn rested(rest: Rest, txn: &Txn, place: &Place, downtime: Option<Downtime>) -> E
             }
             Exit::Interrupted
         }
+    }
+}
+
+/// The last line of a transaction, and what its end is to whoever typed the command.
+pub fn ended(txn: &Txn) -> Exit {
+    result(&standing::sentence(txn));
+    // A run that was to upgrade and undid everything did not do what it was asked.
+    match (txn.phase(), txn.abort_reason()) {
+        (Phase::Ended(Outcome::Aborted), Some(AbortReason::Failure { .. })) => Exit::Refused,
+        _ => Exit::Done,
     }
 }
 
