@@ -129,7 +129,8 @@ impl Site {
         let windows = self.undisturbed(&self.begin_command());
         let tree = Snapshot::take(&self.machine.real_home, &PRODUCT);
         let metadata = settled(&self.machine);
-        self.new = Some(Look { tree, metadata, cube: files(&self.machine.working_dir.join("kylin_metadata")) });
+        self.new =
+            Some(Look { tree, metadata, cube: files(&self.machine.working_dir.join("kylin_metadata")) });
         windows
     }
 
@@ -259,9 +260,9 @@ impl Site {
         if phase == "aborting" {
             steps.reverse();
         }
-        let found = steps
-            .iter()
-            .find(|step| step["stage"] == stage && at.contains(&step["state"].as_str().unwrap_or_default()))?;
+        let found = steps.iter().find(|step| {
+            step["stage"] == stage && at.contains(&step["state"].as_str().unwrap_or_default())
+        })?;
         Some((phase, found["name"].as_str()?.to_owned()))
     }
 

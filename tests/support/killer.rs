@@ -79,8 +79,16 @@ fn trace(mut command: Command, n: u64, counted: Counted, victims: Victims) -> io
         command.pre_exec(|| ptrace(libc::PTRACE_TRACEME, 0, 0, 0).map(drop));
     }
     let program = command.spawn()?.id() as pid_t;
-    let mut tracer =
-        Tracer { program, n, counted, victims, count: 0, twin_writes: Vec::new(), known: HashSet::from([program]), killed: false };
+    let mut tracer = Tracer {
+        program,
+        n,
+        counted,
+        victims,
+        count: 0,
+        twin_writes: Vec::new(),
+        known: HashSet::from([program]),
+        killed: false,
+    };
     let code = tracer.run()?;
     let outcome = match code {
         code if tracer.killed => {
