@@ -11,7 +11,7 @@ use super::terminal::{ask, result, tell};
 use crate::effect::os::OsFs;
 use crate::engine::record;
 use crate::journal::read;
-use crate::txn::{AbortReason, Mutation, Phase, Record, StepState, Txn};
+use crate::txn::{AbortReason, Mutation, Outcome, Phase, Record, StepState, Txn};
 
 /// Runs the command.
 pub fn run(which: &WhichArgs, yes: bool, dry_run: bool) -> Result<Exit, CommandError> {
@@ -24,6 +24,7 @@ pub fn run(which: &WhichArgs, yes: bool, dry_run: bool) -> Result<Exit, CommandE
         Phase::Committing => {
             return Err(too_late(&session.txn).hint(place.command("resume")));
         }
+        Phase::Ended(Outcome::Aborted) if session.ended_now() => return Ok(driving::ended(&session.txn)),
         Phase::Ended(_) => return Err(too_late(&session.txn)),
         Phase::Planning | Phase::Aborting => session.tell(),
         Phase::Applying | Phase::Applied => {

@@ -99,7 +99,7 @@ fn make_way(place: &Place) -> Result<(), CommandError> {
     match session::open_journal(place) {
         Err(error) if error.exit == Exit::NotOpen => {}
         Err(error) => return Err(error),
-        Ok((store, txn)) => {
+        Ok((store, txn, _)) => {
             if !matches!(txn.phase(), Phase::Ended(_)) {
                 let mut error = CommandError::new(Exit::Open, "an upgrade of this home is open already")
                     .why("new work is not started on top of an unfinished one")

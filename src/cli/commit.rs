@@ -13,7 +13,7 @@ use crate::effect::tree::measure_tree;
 use crate::engine::record;
 use crate::hadoop::Hdfs;
 use crate::hadoop::local::LocalHdfs;
-use crate::txn::{Mutation, Phase, Record, Stage, StepId, Txn};
+use crate::txn::{Mutation, Outcome, Phase, Record, Stage, StepId, Txn};
 
 /// Runs the command.
 pub fn run(which: &WhichArgs, yes: bool, keep: &[String]) -> Result<Exit, CommandError> {
@@ -40,6 +40,7 @@ pub fn run(which: &WhichArgs, yes: bool, keep: &[String]) -> Result<Exit, Comman
             record(&mut session.txn, &mut session.store, &Record::Commit { keep })
                 .map_err(|error| driving::failure(&error, &session.txn, &place))?;
         }
+        Phase::Ended(Outcome::Committed) if session.ended_now() => return Ok(driving::ended(&session.txn)),
         Phase::Planning | Phase::Applying | Phase::Aborting | Phase::Ended(_) => {
             let mut error = CommandError::new(Exit::NotOpen, "cannot commit")
                 .why("only an upgrade whose every step is applied can be committed")

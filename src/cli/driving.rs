@@ -101,14 +101,9 @@ fn rested(rest: Rest, txn: &Txn, place: &Place, downtime: Option<Downtime>) -> E
             applied(txn, place, downtime);
             Exit::Done
         }
-        Rest::Ended(outcome) => {
+        Rest::Ended(_) => {
             tell_downtime(downtime);
-            result(&standing::sentence(txn));
-            // A run that was to upgrade and undid everything did not do what it was asked.
-            match (outcome, txn.abort_reason()) {
-                (Outcome::Aborted, Some(AbortReason::Failure { .. })) => Exit::Refused,
-                _ => Exit::Done,
-            }
+            ended(txn)
         }
         Rest::StoppedBefore(step) => {
             let name = txn.step(step).map(|step| step.name.as_str()).unwrap_or_default();
@@ -123,6 +118,16 @@ fn rested(rest: Rest, txn: &Txn, place: &Place, downtime: Option<Downtime>) -> E
             }
             Exit::Interrupted
         }
+    }
+}
+
+/// The last line of a transaction, and what its end is to whoever typed the command.
+pub fn ended(txn: &Txn) -> Exit {
+    result(&standing::sentence(txn));
+    // A run that was to upgrade and undid everything did not do what it was asked.
+    match (txn.phase(), txn.abort_reason()) {
+        (Phase::Ended(Outcome::Aborted), Some(AbortReason::Failure { .. })) => Exit::Refused,
+        _ => Exit::Done,
     }
 }
 

@@ -18,6 +18,7 @@ pub fn run(
     let place = Place::of(which)?;
     let mut session = Session::open(&place, "resume")?;
     match session.txn.phase() {
+        Phase::Ended(_) if session.ended_now() => Ok(driving::ended(&session.txn)),
         Phase::Ended(_) => {
             Err(CommandError::new(Exit::NotOpen, "nothing is open").state(standing::sentence(&session.txn)))
         }

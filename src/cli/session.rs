@@ -15,10 +15,10 @@ use crate::effect::run_log::RunLog;
 use crate::effect::shell::{OsShell, orphan_lock_held, orphans};
 use crate::effect::signal::StopRequests;
 use crate::hadoop::local::LocalHdfs;
-use crate::journal::{OpenError, Store};
+use crate::journal::{OpenError, Repair, Store};
 use crate::kyligence::secrets::mask_text;
 use crate::mutate::Machine;
-use crate::txn::{Record, Txn};
+use crate::txn::{Phase, Record, Txn};
 
 /// How long to wait for programs that an earlier kytx left running. A metadata restore takes minutes.
 const ORPHAN_LIMIT: Duration = Duration::from_hours(1);
@@ -33,6 +33,8 @@ pub struct Session {
     pub txn: Txn,
     /// Whether kytx was asked to stop.
     pub stop: StopRequests,
+    /// Whether the opening completed the last record, which `status` could not see yet.
+    completed: bool,
 }
 
 /// Takes the lock. I8: before the journal is opened, and until the process ends.
@@ -120,13 +122,19 @@ impl Session {
         let lock = lock(place, command)?;
         let stop = listen();
         wait_for_orphans(place, &stop)?;
-        let (store, txn) = open_journal(place)?;
-        Ok(Self { _lock: lock, store, txn, stop })
+        let (store, txn, completed) = open_journal(place)?;
+        Ok(Self { _lock: lock, store, txn, stop, completed })
     }
 
     /// Wraps a transaction that was just made.
     pub fn new(lock: RunLock, store: Store<'static>, txn: Txn, stop: StopRequests) -> Self {
-        Self { _lock: lock, store, txn, stop }
+        Self { _lock: lock, store, txn, stop, completed: false }
+    }
+
+    /// Whether the transaction ended in this very opening: a kill had cut its last record short, so whoever typed the
+    /// command was told that it was open, and has now been served.
+    pub fn ended_now(&self) -> bool {
+        self.completed && matches!(self.txn.phase(), Phase::Ended(_))
     }
 
     /// Tells where the transaction stands, in one sentence.
@@ -135,15 +143,20 @@ impl Session {
     }
 }
 
-/// Opens the journal, tells what had to be repaired, and folds its records.
-pub fn open_journal(place: &Place) -> Result<(Store<'static>, Txn), CommandError> {
+/// Opens the journal, tells what had to be repaired, and folds its records. The last value says whether the last
+/// record had to be completed.
+pub fn open_journal(place: &Place) -> Result<(Store<'static>, Txn, bool), CommandError> {
     let opened = Store::open(&OsFs, place.state.root()).map_err(|error| journal_error(&error, place))?;
     for repair in &opened.repairs {
         tell(&format!("kytx: {repair}"));
     }
     let records: Vec<&Record> = opened.records.iter().map(|(_, record)| record).collect();
     match Txn::replay(records) {
-        Ok(Some(txn)) => Ok((opened.store, txn)),
+        Ok(Some(txn)) => {
+            let completed = |repair: &Repair| matches!(repair, Repair::TwinCompleted { .. });
+            let completed = opened.repairs.iter().any(completed);
+            Ok((opened.store, txn, completed))
+        }
         Ok(None) => Err(CommandError::new(Exit::Journal, "the journal is empty")),
         Err(illegal) => Err(CommandError::new(Exit::Journal, "the journal makes no sense")
             .because(&illegal)

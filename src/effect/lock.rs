@@ -10,13 +10,18 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::fs::{Fs, read_file};
 use super::os::host_name;
 use super::tree::atomic_write;
+
+/// How often a contender looks for the name of a holder that has none yet, and how long it waits between two looks:
+/// two seconds in all, which a name takes only on a disk that is very busy.
+const NAME_LOOKS: usize = 100;
+const NAME_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Who holds the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,12 +84,18 @@ impl RunLock {
             .mode(0o600)
             .open(lock)
             .map_err(error)?;
-        match fs2::FileExt::try_lock_exclusive(&file) {
-            Ok(()) => {}
-            Err(cause) if cause.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
-                return Err(LockError::Held(live_holder(fs, holder).map(Box::new)));
+        let mut looks = 0;
+        while let Err(cause) = fs2::FileExt::try_lock_exclusive(&file) {
+            if cause.raw_os_error() != fs2::lock_contended_error().raw_os_error() {
+                return Err(error(cause));
             }
-            Err(cause) => return Err(error(cause)),
+            let named = live_holder(fs, holder);
+            if named.is_some() || looks == NAME_LOOKS {
+                return Err(LockError::Held(named.map(Box::new)));
+            }
+            // It has the lock and has not written its name yet, or has just ended.
+            looks += 1;
+            std::thread::sleep(NAME_LOOK_EVERY);
         }
         let me = Holder {
             pid: std::process::id(),

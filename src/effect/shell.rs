@@ -122,7 +122,9 @@ impl<'a> OsShell<'a> {
     }
 
     fn output_file(&self, name: &str) -> io::Result<File> {
-        let path = self.orphan_lock.with_file_name(format!(".output-{}-{name}", std::process::id()));
+        // One kytx runs one program at a time, so one name is enough, and what a kill before the removal below leaves
+        // goes with the next.
+        let path = self.orphan_lock.with_file_name(format!(".output-{name}"));
         let file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -287,8 +289,9 @@ impl<'a> Tail<'a> {
     }
 }
 
-/// Which processes still hold the orphan lock, as pid and command line. Looks at `/proc/<pid>/fd/0`, since the
-/// kernel's lock table names only the process that took the lock.
+/// Which processes still hold the orphan lock, as pid and command line. Looks at `/proc/<pid>/fd`, since the kernel's
+/// lock table names only the process that took the lock; at every descriptor, since a shell keeps its standard input
+/// under another number while a loop reads from a file.
 pub fn orphans(orphan_lock: &Path) -> Vec<(i32, String)> {
     use std::os::unix::fs::MetadataExt;
     let Ok(meta) = std::fs::symlink_metadata(orphan_lock) else { return Vec::new() };
@@ -296,8 +299,12 @@ pub fn orphans(orphan_lock: &Path) -> Vec<(i32, String)> {
     let mut found = Vec::new();
     for process in processes.flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        let stdin = std::fs::metadata(process.path().join("fd/0"));
-        if stdin.is_ok_and(|stdin| (stdin.dev(), stdin.ino()) == (meta.dev(), meta.ino())) {
+        // Of another user's process nothing can be said.
+        let mut open = std::fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
+        if open.any(|fd| {
+            let file = std::fs::metadata(fd.path());
+            file.is_ok_and(|file| (file.dev(), file.ino()) == (meta.dev(), meta.ino()))
+        }) {
             let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
             found.push((pid, String::from_utf8_lossy(&command).replace('\0', " ").trim().to_owned()));
         }

@@ -76,7 +76,14 @@ pub fn make_dirs(fs: &dyn Fs, dir: &Path, mode: u32) -> io::Result<()> {
         }
         None => make_dirs(fs, parent_of(dir), mode)?,
     }
-    fs.mkdir(dir, mode).context("create", dir)?;
+    match fs.mkdir(dir, mode) {
+        // Another kytx was faster: the lock that tells them apart lies in such a directory.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let is_dir = fs.stat(dir).is_ok_and(|meta| meta.kind == Kind::Dir);
+            if is_dir { Ok(()) } else { Err(error) }.context("create", dir)?;
+        }
+        made => made.context("create", dir)?,
+    }
     fs.sync_dir(parent_of(dir)).context("sync", parent_of(dir))
 }
 

@@ -58,6 +58,9 @@ pub struct Traced {
     pub stdout: String,
     /// Its standard error.
     pub stderr: String,
+    /// The number of each counted call that wrote to a twin, `journal.log`: what the journal's records cut a run
+    /// into.
+    pub twin_writes: Vec<u64>,
 }
 
 /// Runs a command with no input and kills it at the entry of the `n`-th counted call; 0 never kills, and counts.
@@ -76,8 +79,16 @@ fn trace(mut command: Command, n: u64, counted: Counted, victims: Victims) -> io
         command.pre_exec(|| ptrace(libc::PTRACE_TRACEME, 0, 0, 0).map(drop));
     }
     let program = command.spawn()?.id() as pid_t;
-    let mut tracer =
-        Tracer { program, n, counted, victims, count: 0, known: HashSet::from([program]), killed: false };
+    let mut tracer = Tracer {
+        program,
+        n,
+        counted,
+        victims,
+        count: 0,
+        twin_writes: Vec::new(),
+        known: HashSet::from([program]),
+        killed: false,
+    };
     let code = tracer.run()?;
     let outcome = match code {
         code if tracer.killed => {
@@ -86,7 +97,8 @@ fn trace(mut command: Command, n: u64, counted: Counted, victims: Victims) -> io
         }
         code => Outcome::Finished { count: tracer.count, code },
     };
-    Ok(Traced { outcome, stdout: read_all(&mut out)?, stderr: read_all(&mut err)? })
+    let (stdout, stderr) = (read_all(&mut out)?, read_all(&mut err)?);
+    Ok(Traced { outcome, stdout, stderr, twin_writes: tracer.twin_writes })
 }
 
 struct Tracer {
@@ -95,6 +107,7 @@ struct Tracer {
     counted: Counted,
     victims: Victims,
     count: u64,
+    twin_writes: Vec<u64>,
     /// Threads and processes that have made their first stop.
     known: HashSet<pid_t>,
     killed: bool,
@@ -129,8 +142,11 @@ impl Tracer {
         let signal = libc::WSTOPSIG(status);
         let is_new = self.known.insert(pid);
         if signal == libc::SIGTRAP | 0x80 {
-            if self.is_counted(pid) {
+            if let Some(change) = self.counted_change(pid) {
                 self.count += 1;
+                if change == Change::Twin {
+                    self.twin_writes.push(self.count);
+                }
                 if self.count == self.n {
                     return self.kill();
                 }
@@ -145,18 +161,18 @@ impl Tracer {
         Ok(())
     }
 
-    fn is_counted(&self, pid: pid_t) -> bool {
+    fn counted_change(&self, pid: pid_t) -> Option<Change> {
         if self.killed {
-            return false;
+            return None;
         }
         // struct ptrace_syscall_info: the kind of stop in the first byte, then number and arguments from byte 24 on.
         let mut info = [0_u64; 11];
         let address = info.as_mut_ptr() as usize;
         let read = ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size_of_val(&info), address);
         if read.is_err() || info[0].to_ne_bytes()[0] != PTRACE_SYSCALL_INFO_ENTRY {
-            return false;
+            return None;
         }
-        changes_something(pid, info[3] as c_long, &info[4..10])
+        change(pid, info[3] as c_long, &info[4..10])
     }
 
     fn kill(&mut self) -> io::Result<()> {
@@ -182,8 +198,17 @@ fn go_on(pid: pid_t, signal: c_int) {
 /// The kind of stop before a system call, in `linux/ptrace.h`.
 const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
 
+/// What a counted call does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// It writes to a twin.
+    Twin,
+    /// Anything else.
+    Other,
+}
+
 /// Whether a system call changes what is on disk, or forces it there.
-fn changes_something(pid: pid_t, number: c_long, args: &[u64]) -> bool {
+fn change(pid: pid_t, number: c_long, args: &[u64]) -> Option<Change> {
     let creates = |flags: u64| flags as c_int & (libc::O_CREAT | libc::O_TRUNC) != 0;
     match number {
         libc::SYS_write
@@ -197,12 +222,12 @@ fn changes_something(pid: pid_t, number: c_long, args: &[u64]) -> bool {
                 libc::SYS_copy_file_range => args[2],
                 _ => args[0],
             };
-            is_on_disk(pid, fd)
+            written(pid, fd)
         }
-        libc::SYS_openat => creates(args[2]),
+        libc::SYS_openat => creates(args[2]).then_some(Change::Other),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_open => creates(args[1]),
-        _ => ALWAYS.contains(&number),
+        libc::SYS_open => creates(args[1]).then_some(Change::Other),
+        _ => ALWAYS.contains(&number).then_some(Change::Other),
     }
 }
 
@@ -259,11 +284,12 @@ const ALWAYS: &[c_long] = &[
 
 /// Whether a descriptor is a file with a name: not a pipe, not a terminal, and not the unnamed files that take the
 /// traced program's output.
-fn is_on_disk(pid: pid_t, fd: u64) -> bool {
-    fs::read_link(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|path| {
-        let path = path.to_string_lossy();
-        path.starts_with('/') && !path.starts_with("/dev/") && !path.ends_with(" (deleted)")
-    })
+fn written(pid: pid_t, fd: u64) -> Option<Change> {
+    let path = fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let path = path.to_string_lossy();
+    let on_disk = path.starts_with('/') && !path.starts_with("/dev/") && !path.ends_with(" (deleted)");
+    on_disk.then_some(if name.starts_with("journal.log") { Change::Twin } else { Change::Other })
 }
 
 fn descendants(program: pid_t) -> io::Result<Vec<pid_t>> {

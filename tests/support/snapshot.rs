@@ -67,6 +67,18 @@ impl Snapshot {
         lines
     }
 
+    /// The differences, but for when directories were last changed.
+    pub fn diff_but_dir_times(&self, other: &Self) -> Vec<String> {
+        let without = |snapshot: &Self| {
+            let mut snapshot = snapshot.clone();
+            for entry in snapshot.entries.values_mut().filter(|entry| entry.kind == "directory") {
+                entry.mtime = None;
+            }
+            snapshot
+        };
+        without(self).diff(&without(other))
+    }
+
     /// The paths.
     pub fn paths(&self) -> impl Iterator<Item = &Path> {
         self.entries.keys().map(PathBuf::as_path)

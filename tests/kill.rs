@@ -1,0 +1,156 @@
+//! The real kytx, killed at counted moments of whole upgrades, of the ways back, of commits, and of the recoveries
+//! themselves. However it was killed, `resume` ends in the new release and `abort` in the old one.
+//!
+//! A moment is a system call of the traced run that changes something (`support/killer.rs`); nothing sleeps and nothing
+//! depends on time. `KYTX_SEED` repeats a run, `KYTX_KILLS` scales it, in percent.
+
+#![allow(clippy::disallowed_methods, reason = "it looks into test machines")]
+
+#[path = "kill/moments.rs"]
+mod moments;
+#[path = "kill/site.rs"]
+mod site;
+mod support;
+
+use std::collections::BTreeSet;
+use std::thread;
+
+use moments::{Random, Windows};
+use site::{Goal, Site, Tally};
+use support::killer::{Counted, Victims};
+use support::options;
+
+/// One series of kills: what is upgraded, and who is killed.
+struct Series {
+    name: &'static str,
+    major: bool,
+    counted: Counted,
+    victims: Victims,
+    /// How many upgrades are killed; each is killed again on its way.
+    upgrades: u64,
+    /// How many commits are killed likewise.
+    commits: u64,
+}
+
+const SERIES: [Series; 4] = [
+    Series {
+        name: "minor, kytx killed",
+        major: false,
+        counted: Counted::Own,
+        victims: Victims::Program,
+        upgrades: 26,
+        commits: 2,
+    },
+    Series {
+        name: "major, kytx killed",
+        major: true,
+        counted: Counted::Own,
+        victims: Victims::Program,
+        upgrades: 36,
+        commits: 0,
+    },
+    Series {
+        name: "major, commits killed",
+        major: true,
+        counted: Counted::Own,
+        victims: Victims::Program,
+        upgrades: 2,
+        commits: 16,
+    },
+    Series {
+        name: "major, kytx and its scripts killed",
+        major: true,
+        counted: Counted::Descendants,
+        victims: Victims::Descendants,
+        upgrades: 24,
+        commits: 2,
+    },
+];
+
+/// I11 and I7: whatever was killed, going on reaches the new release and going back reaches the old one, whole.
+#[test]
+fn i11_i7_killed_at_any_moment_an_upgrade_ends_new_or_old_and_nothing_is_lost() {
+    let seed = std::env::var("KYTX_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_124);
+    let percent = std::env::var("KYTX_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
+    println!("KYTX_SEED={seed} KYTX_KILLS={percent}");
+    let tallies: Vec<Tally> = thread::scope(|scope| {
+        let runs: Vec<_> = (0_u64..)
+            .zip(&SERIES)
+            .map(|(number, series)| scope.spawn(move || run(series, Random::new(seed + number), percent)))
+            .collect();
+        runs.into_iter().map(|run| run.join().expect("a series runs to its end")).collect()
+    });
+    let moments: usize = tallies.iter().map(|tally| tally.moments.len()).sum();
+    let again: u64 = tallies.iter().map(|tally| tally.second_kills).sum();
+    let violations: Vec<&String> = tallies.iter().flat_map(|tally| &tally.violations).collect();
+    for (series, tally) in SERIES.iter().zip(&tallies) {
+        println!("{}: {} moments, {} second kills", series.name, tally.moments.len(), tally.second_kills);
+    }
+    println!(
+        "kill moments: {moments} distinct, {again} second kills, {} violations (KYTX_SEED={seed})",
+        violations.len()
+    );
+    let text: Vec<&str> = violations.iter().map(|violation| violation.as_str()).collect();
+    assert!(violations.is_empty(), "{}", text.join("\n\n"));
+    let reached: BTreeSet<_> = tallies.iter().flat_map(|tally| tally.reached.iter().cloned()).collect();
+    let planned: BTreeSet<_> = tallies.iter().flat_map(|tally| tally.planned.iter().cloned()).collect();
+    let missed: Vec<_> = planned.difference(&reached).collect();
+    assert!(missed.is_empty() || percent < 100, "no kill in {missed:?}");
+    assert!(percent < 100 || (moments >= 300 && again >= 100), "too few kills");
+}
+
+fn run(series: &Series, mut random: Random, percent: u64) -> Tally {
+    let mut tally = Tally::new(series.name);
+    let options = if series.major { options().major() } else { options() };
+    let (upgrades, commits) =
+        ((series.upgrades * percent).div_ceil(100), (series.commits * percent).div_ceil(100));
+    let mut site = Site::new(&options, series.counted, series.victims);
+    let windows = site.measure(&mut tally);
+    let moments = [windows.begin.choose(upgrades, &mut random), windows.abort.choose(upgrades, &mut random)];
+    for (number, (at, back_at)) in moments[0].iter().zip(&moments[1]).enumerate() {
+        let way = Way { at: *at, back_at: *back_at, on: number % 3 != 2 };
+        let violations = tally.violations.len();
+        upgrade(&mut site, &windows, way, &mut random, &mut tally);
+        if tally.violations.len() > violations {
+            site = Site::new(&options, series.counted, series.victims);
+            site.measure(&mut Tally::new(series.name));
+        }
+    }
+    for at in windows.commit.choose(commits, &mut random) {
+        let mut site = Site::new(&options, series.counted, series.victims);
+        site.measure_upgrade();
+        let kills: Vec<u64> =
+            std::iter::once(at).chain((0..3).map(|_| random.up_to(windows.commit.calls() * 2 / 3))).collect();
+        site.go(Goal::Committed, &kills, &mut tally);
+        site.check_committed(&mut tally);
+    }
+    tally
+}
+
+/// How one upgrade goes.
+struct Way {
+    /// The call of `begin` at which it is killed.
+    at: u64,
+    /// The call of `abort` at which it is killed.
+    back_at: u64,
+    /// Whether it goes on to the new release before it goes back.
+    on: bool,
+}
+
+/// An upgrade that is killed, perhaps completed, and in any case undone.
+fn upgrade(site: &mut Site, windows: &moments::Measured, way: Way, random: &mut Random, tally: &mut Tally) {
+    let left = |windows: &Windows, at: u64| windows.calls().saturating_sub(at) + 60;
+    site.begin(way.at, tally);
+    if way.on {
+        let kills: Vec<u64> = (0..2).map(|_| random.up_to(left(&windows.begin, way.at))).collect();
+        site.go(Goal::Applied, &kills, tally);
+        if site.is_open() {
+            site.check_new(tally);
+        }
+    }
+    if site.is_open() {
+        let kills = [way.back_at, random.up_to(left(&windows.abort, way.back_at)), random.up_to(120)];
+        site.go(Goal::Aborted, &kills, tally);
+    }
+    site.check_old(tally);
+}

@@ -1,0 +1,85 @@
+//! At which calls to kill: spread over a run so that every record's window gets its share.
+
+/// A small generator of numbers, the same on every machine (SplitMix64).
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number from 1 to `limit`.
+    pub fn up_to(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        1 + (mixed ^ (mixed >> 31)) % limit.max(1)
+    }
+}
+
+/// The calls of an undisturbed run, cut where it wrote a record.
+#[derive(Debug)]
+pub struct Windows {
+    /// The first and the last call of each window.
+    windows: Vec<(u64, u64)>,
+}
+
+/// The three commands that an operator types, undisturbed.
+#[derive(Debug)]
+pub struct Measured {
+    pub begin: Windows,
+    pub abort: Windows,
+    pub commit: Windows,
+}
+
+impl Windows {
+    /// Cuts a run of so many calls after each of these.
+    pub fn new(cuts: &[u64], calls: u64) -> Self {
+        let mut windows = Vec::new();
+        let mut first = 1;
+        for last in cuts.iter().copied().chain([calls]) {
+            if first <= last {
+                windows.push((first, last));
+                first = last + 1;
+            }
+        }
+        Self { windows }
+    }
+
+    /// How many calls the run had.
+    pub fn calls(&self) -> u64 {
+        self.windows.last().map_or(0, |(_, last)| *last)
+    }
+
+    /// Distinct calls, in order: half spread over the windows, short or long alike, half over the calls.
+    pub fn choose(&self, count: u64, random: &mut Random) -> Vec<u64> {
+        let mut chosen = std::collections::BTreeSet::new();
+        let windows = self.windows.len() as u64;
+        for number in 0..count / 2 {
+            let (first, last) = self.windows[(number * windows / (count / 2)) as usize];
+            chosen.insert(first - 1 + random.up_to(last - first + 1));
+        }
+        let rest = count - chosen.len() as u64;
+        for number in 0..rest {
+            let (from, to) = (number * self.calls() / rest, (number + 1) * self.calls() / rest);
+            chosen.insert(from + random.up_to(to - from));
+        }
+        while (chosen.len() as u64) < count.min(self.calls()) {
+            chosen.insert(random.up_to(self.calls()));
+        }
+        chosen.into_iter().collect()
+    }
+}
+
+#[test]
+fn chosen_moments_are_distinct_and_within_the_run() {
+    let windows = Windows::new(&[10, 12, 500], 1_000);
+    for count in 1..200 {
+        let chosen = windows.choose(count, &mut Random::new(count));
+        assert_eq!(chosen.len() as u64, count);
+        assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(chosen[0] >= 1 && chosen.last() <= Some(&1_000));
+    }
+    assert!(windows.choose(8, &mut Random::new(1)).iter().any(|n| [11, 12].contains(n)));
+}
