@@ -57,7 +57,7 @@ pub fn item_digest(fs: &dyn Fs, path: &Path, threads: usize) -> io::Result<Diges
 
 /// Where the content of an edited file is kept, relative to the state directory.
 pub fn content_name(content: &Digest) -> String {
-    format!("content-{content}")
+    format!("{}{content}", crate::state_dir::CONTENT_PREFIX)
 }
 
 impl CarryCustomisations<'_> {
@@ -91,7 +91,7 @@ impl CarryCustomisations<'_> {
             return Err(foreign("removed"));
         }
         if item_digest(machine.fs, &source, machine.threads)? != expected {
-            return Err(foreign("changed"));
+            return Err(foreign("changed (its content, its rights or its time)"));
         }
         Ok(())
     }
