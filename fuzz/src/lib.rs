@@ -12,7 +12,8 @@ use kytx::txn::{
 pub type Target = fn(&[u8]);
 
 /// Every target and the name of its corpus in `fuzz/corpus/`.
-pub const TARGETS: &[(&str, Target)] = &[("decode", decode), ("replay", replay)];
+pub const TARGETS: &[(&str, Target)] =
+    &[("decode", decode), ("manifest", manifest), ("properties", properties), ("replay", replay)];
 
 /// I10: any bytes are a twin, a frame, a payload, or patches of a good twin; reading them never panics, and what is
 /// read is what was written.
@@ -33,6 +34,18 @@ pub fn decode(data: &[u8]) {
         assert_eq!(Frame::open(Head::START, frame.bytes()).expect("what was sealed opens"), frame);
     }
     patched_twin(data);
+}
+
+/// I10: any bytes are a manifest, or an archive's index; reading them never panics, and what is read is written as the
+/// very same bytes.
+pub fn manifest(data: &[u8]) {
+    kytx::backup::fuzz_decode(data);
+}
+
+/// Any bytes are a properties file: parsing never panics, an unchanged file is written back byte for byte, and setting
+/// a key changes that key and no other.
+pub fn properties(data: &[u8]) {
+    kytx::kyligence::properties::fuzz_properties(data);
 }
 
 /// Three bytes a patch: place, most significant byte first, and what is flipped there.
