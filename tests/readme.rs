@@ -4,13 +4,17 @@
 //! A fenced block whose language is `console` is a transcript: lines that begin with `$ ` are typed (a backslash at the
 //! end continues them), the lines after them are what the command prints on both outputs, and `[exit 4]` ends the output
 //! of one that did not succeed. One line `...` stands for any number of lines. In the README the test machine's scratch directory is `/`, its user `kylin`, its host
-//! `node1`. A word after `console` says what happens meanwhile: `killed-while-starting` kills kytx while the
-//! product's script starts the service.
+//! `node1`. A word after `console` says more: `killed-while-starting` kills kytx while the product's script starts the
+//! service, and `on-a-fresh-machine` begins anew.
 //!
 //! What differs from run to run (names of transactions, digests, process ids, times, sizes) is left out of the
 //! comparison. `KYTX_BLESS=1 cargo test --test readme` writes the README anew.
 
-#![allow(clippy::disallowed_methods, missing_docs, reason = "it touches test machines only, and the README on request")]
+#![allow(
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "it touches test machines only, and the README on request"
+)]
 
 mod support;
 
@@ -37,12 +41,20 @@ struct Typed {
     printed: Vec<String>,
 }
 
+/// What the word after `console` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    Ordinary,
+    KilledWhileStarting,
+    FreshMachine,
+}
+
 /// A transcript and where its lines are in the README.
 #[derive(Debug, PartialEq, Eq)]
 struct Transcript {
     first_line: usize,
     after_line: usize,
-    killed: bool,
+    setting: Setting,
     typed: Vec<Typed>,
 }
 
@@ -52,13 +64,17 @@ fn the_transcripts_of_the_readme_are_true() {
     let text = fs::read_to_string(&path).unwrap();
     let transcripts = parse(&text);
     assert!(transcripts.len() >= 10, "every command has a transcript");
-    let bench = Bench::new();
+    let mut bench = Bench::new();
     let mut wrong = Vec::new();
     let mut ran: Vec<(Transcript, Vec<String>)> = Vec::new();
     for transcript in transcripts {
+        if transcript.setting == Setting::FreshMachine {
+            bench = Bench::new();
+        }
+        let killed = transcript.setting == Setting::KilledWhileStarting;
         let mut lines = Vec::new();
         for typed in &transcript.typed {
-            let printed = abridged(bench.run(&typed.shown, transcript.killed), &typed.printed);
+            let printed = abridged(bench.run(&typed.shown, killed), &typed.printed);
             wrong.extend(difference(typed, &printed));
             lines.extend(typed.shown.iter().cloned());
             lines.extend(printed);
@@ -185,12 +201,13 @@ fn parse(text: &str) -> Vec<Transcript> {
         let length = lines[first_line..].iter().position(|line| *line == "```").expect("the block ends");
         let after_line = first_line + length;
         let typed = typed_in(&lines[first_line..after_line]);
-        let killed = match info.trim() {
-            "" => false,
-            "killed-while-starting" => true,
+        let setting = match info.trim() {
+            "" => Setting::Ordinary,
+            "killed-while-starting" => Setting::KilledWhileStarting,
+            "on-a-fresh-machine" => Setting::FreshMachine,
             other => panic!("line {at}: nothing is known of `{other}`"),
         };
-        transcripts.push(Transcript { first_line, after_line, killed, typed });
+        transcripts.push(Transcript { first_line, after_line, setting, typed });
         at = after_line + 1;
     }
     transcripts
@@ -262,15 +279,16 @@ fn steady(line: &str) -> String {
         let (word, after) = from.split_at(length);
         let in_word = before.ends_with(|c: char| c.is_ascii_alphanumeric());
         steady.push_str(before);
-        let is_hex = word.len() >= 8 && word.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
+        let is_hex =
+            word.len() >= 8 && word.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase());
         let is_number = word.bytes().all(|b| b.is_ascii_digit());
         if !in_word && is_hex {
             steady.push_str("<hex>");
             rest = after;
         } else if !in_word && is_number {
-            let fraction = after.strip_prefix('.').map_or(0, |digits| {
-                1 + digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len())
-            });
+            let fraction = after
+                .strip_prefix('.')
+                .map_or(0, |digits| 1 + digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len()));
             let tail = &after[fraction..];
             let unit = [" s", " B", " KiB", " MiB", " GiB"].into_iter().find(|unit| is_unit(tail, unit));
             if let Some(unit) = unit {
@@ -300,7 +318,8 @@ fn a_transcript_is_found_and_read() {
     let text = "a\n```console\n$ kytx \\\n  log\none\n[exit 8]\n$ ls\n```\nb\n```text\n$ no\n```\n";
     let found = parse(text);
     assert_eq!(found.len(), 1);
-    assert_eq!((found[0].first_line, found[0].after_line, found[0].killed), (2, 7, false));
+    assert_eq!((found[0].first_line, found[0].after_line), (2, 7));
+    assert_eq!(found[0].setting, Setting::Ordinary);
     assert_eq!(found[0].typed[0].shown, ["$ kytx \\", "  log"]);
     assert_eq!(found[0].typed[0].printed, ["one", "[exit 8]"]);
     assert_eq!(found[0].typed[1].printed, [""; 0]);
@@ -339,7 +358,8 @@ fn only_what_differs_from_run_to_run_is_left_out() {
 
 #[test]
 fn a_lie_in_the_readme_is_found() {
-    let typed = Typed { shown: vec!["$ kytx status".to_owned()], printed: vec!["one".to_owned(), "two".to_owned()] };
+    let typed =
+        Typed { shown: vec!["$ kytx status".to_owned()], printed: vec!["one".to_owned(), "two".to_owned()] };
     let printed = |lines: [&str; 2]| lines.map(str::to_owned);
     assert_eq!(difference(&typed, &printed(["one", "two"])), None);
     assert!(difference(&typed, &printed(["one", "three"])).unwrap().contains("- two\n+ three"));
