@@ -66,6 +66,7 @@ fn drive_once(
             let line = step_line(txn, *step, *direction);
             let ending = match how {
                 How::Performed => format!("done, {:.1} s", begun.elapsed().as_secs_f64()),
+                How::AlreadyDone if *direction == Direction::Backward => "nothing to do".to_owned(),
                 How::AlreadyDone => "done already".to_owned(),
                 How::Found => "found so".to_owned(),
             };
@@ -101,6 +102,7 @@ fn rested(rest: Rest, txn: &Txn, place: &Place, downtime: Option<Downtime>) -> E
             Exit::Done
         }
         Rest::Ended(outcome) => {
+            tell_downtime(downtime);
             result(&standing::sentence(txn));
             // A run that was to upgrade and undid everything did not do what it was asked.
             match (outcome, txn.abort_reason()) {
@@ -140,6 +142,12 @@ pub fn applied(txn: &Txn, place: &Place, downtime: Option<Downtime>) {
         // The line that Kyligence Manager looks for (reference 9.5), in its very shape.
         result(&format!("Backup location:{archive}"));
     }
+    tell_downtime(downtime);
+    let verb = [place.command("commit"), place.command("abort")];
+    result(&format!("{} Then: `{}` or `{}`.", standing::sentence(txn), verb[0], verb[1]));
+}
+
+fn tell_downtime(downtime: Option<Downtime>) {
     if let Some(downtime) = downtime {
         result(&format!(
             "Downtime: {:.1} s, of which kytx {:.3} s and the product's own scripts {:.1} s.",
@@ -148,8 +156,6 @@ pub fn applied(txn: &Txn, place: &Place, downtime: Option<Downtime>) {
             downtime.product.as_secs_f64()
         ));
     }
-    let verb = [place.command("commit"), place.command("abort")];
-    result(&format!("{} Then: `{}` or `{}`.", standing::sentence(txn), verb[0], verb[1]));
 }
 
 /// What failed, why, in what state the machine is, what to type.

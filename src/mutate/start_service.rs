@@ -47,6 +47,7 @@ impl Act for StartService<'_> {
     }
 
     fn undo(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
+        machine.service_goes_down();
         let home = self.home.as_path();
         product::with_service(machine, home, |tools| service::stop(tools, home, product::STOP_LIMIT))
     }
