@@ -117,7 +117,7 @@ fn drive_to_the_end(mut txn: Txn) {
     for _ in 0..limit {
         let record = match txn.next() {
             Action::Append(record) => record,
-            Action::Intend { step, direction } => Record::Intent { step, direction, inputs: Digest::ZERO },
+            Action::Intend { step, direction } => intent(&txn, step, direction, Digest::ZERO),
             Action::Drive { step, direction } => Record::Done { step, direction, outputs: Digest::ZERO },
             Action::Await => Record::Commit { keep: Vec::new() },
             Action::Finish(outcome) => {
@@ -128,6 +128,15 @@ fn drive_to_the_end(mut txn: Txn) {
         txn.admit(&record).expect("what `next` asks for is admitted");
     }
     panic!("no end after {limit} records");
+}
+
+/// An intent as the engine writes it: what is undone is undone from the inputs it was applied from.
+fn intent(txn: &Txn, step: StepId, direction: Direction, forward_inputs: Digest) -> Record {
+    let inputs = match direction {
+        Direction::Forward => forward_inputs,
+        Direction::Backward => txn.inputs(step).expect("what is undone was intended"),
+    };
+    Record::Intent { step, direction, inputs }
 }
 
 /// Bytes that are turned into records; zeros once they are used up.
@@ -158,7 +167,7 @@ impl Source {
             Action::Intend { step, direction: Direction::Forward } if choice & 6 == 6 => {
                 Record::Found { step }
             }
-            Action::Intend { step, direction } => Record::Intent { step, direction, inputs: self.digest() },
+            Action::Intend { step, direction } => intent(txn, step, direction, self.digest()),
             Action::Drive { step, direction } => Record::Done { step, direction, outputs: self.digest() },
             Action::Await | Action::Finish(_) => self.record(txn.steps()),
         }
