@@ -260,6 +260,10 @@ impl Dump<'_> {
         for field in ["home", "old_version", "new_version", "package", "user", "host"] {
             self.string(field);
         }
+        self.number(8, "how many overrides");
+        for field in ["check", "reason"] {
+            self.string(field);
+        }
     }
 
     fn planned(&mut self) {

@@ -154,7 +154,7 @@ fn the_manuals_way_back_by_hand_restores_the_old_tree() {
     let machine = machine();
     let before = tree(&machine);
     run(&machine, "begin", &["--package", machine.package.to_str().unwrap(), "--silent"]);
-    machine.script("kylin.sh", &["stop"]);
+    machine.script("kylin.sh", &["stop"]).expect_code(0);
     let home = &machine.real_home;
     std::fs::remove_dir_all(home).unwrap();
     let archive = home.with_file_name("kyligence.backup.tar.gz");

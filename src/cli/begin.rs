@@ -162,8 +162,6 @@ fn seal(place: &Place, draft: &Draft, lock: RunLock, stop: StopRequests) -> Resu
         state.write_side(&OsFs, &content_name(digest), content).map_err(fault)?;
     }
     state.write_side(&OsFs, CARRY_LIST, &draft.carry_text).map_err(fault)?;
-    let overrides = serde_json::to_vec_pretty(&draft.overrides).expect("BUG: plain data has a JSON form");
-    state.write_side(&OsFs, "overrides.json", &overrides).map_err(fault)?;
 
     let first = Record::Begin(draft.header.clone());
     let mut store =

@@ -32,7 +32,10 @@ use crate::kyligence::survey::{Survey, SurveyInput, Tree, survey};
 use crate::kyligence::version::{UpgradeKind, rule};
 use crate::mutate::{Progress, item_digest};
 use crate::raw_path::RawPath;
-use crate::txn::{CubeCopy, Header, SideFile, Step, TxnId, plan_digest};
+use crate::txn::{CubeCopy, Header, Override, SideFile, Step, TxnId, plan_digest};
+
+/// The longest reason for an override: the record that holds it has a limit of its own.
+const REASON_LIMIT_BYTES: usize = 200;
 
 /// The name of the carry list in the state directory.
 pub const CARRY_LIST: &str = "carry.json";
@@ -58,8 +61,6 @@ pub struct Draft {
     pub findings: Vec<Finding>,
     /// Sentences about the cube data.
     pub remarks: Vec<String>,
-    /// The overrides, by check.
-    pub overrides: BTreeMap<String, String>,
     /// The carry list as it is written, whose digest is in the steps.
     #[serde(skip)]
     pub carry_text: Vec<u8>,
@@ -130,7 +131,7 @@ pub fn draft(
     let steps = steps(&inputs);
     Ok(Draft {
         schema: "kytx.plan.v1",
-        header: header(txn, &home, &package, &inputs),
+        header: header(txn, &home, &package, &inputs, overrides),
         kind,
         plan: plan_digest(&steps),
         steps,
@@ -138,7 +139,6 @@ pub fn draft(
         properties: surveyed.changes,
         findings,
         remarks,
-        overrides,
         carry_text,
         contents: surveyed.contents,
         overridden,
@@ -227,8 +227,8 @@ fn check_base(base: &Seen, home: &Home) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn overrides(given: &[String]) -> Result<(BTreeMap<String, String>, Vec<CheckId>), CommandError> {
-    let mut reasons = BTreeMap::new();
+fn overrides(given: &[String]) -> Result<(Vec<Override>, Vec<CheckId>), CommandError> {
+    let mut reasons = Vec::new();
     let mut ids = Vec::new();
     for text in given {
         let (id, reason) =
@@ -242,7 +242,12 @@ fn overrides(given: &[String]) -> Result<(BTreeMap<String, String>, Vec<CheckId>
                 .why("an override names the check of the finding that it answers")
                 .hint("--override CHECK=REASON, with a CHECK that `kytx check` shows")
         })?;
-        reasons.insert(id.to_owned(), reason.to_owned());
+        if reason.len() > REASON_LIMIT_BYTES {
+            return Err(CommandError::usage(format!("the reason for overriding `{id}` is too long")).why(
+                format!("it is recorded in the journal, and {REASON_LIMIT_BYTES} bytes of it at most"),
+            ));
+        }
+        reasons.push(Override { check: id.to_owned(), reason: reason.to_owned() });
         ids.push(known);
     }
     Ok((reasons, ids))
@@ -368,7 +373,13 @@ fn archive_name(home: &Home, txn: &TxnId) -> Result<PathBuf, CommandError> {
     Ok(if taken { sibling(&home.path, &format!(".{}.backup.tar.gz", &txn.0)) } else { usual })
 }
 
-fn header(txn: TxnId, home: &Home, package: &Package, inputs: &PlanInputs) -> Header {
+fn header(
+    txn: TxnId,
+    home: &Home,
+    package: &Package,
+    inputs: &PlanInputs,
+    overrides: Vec<Override>,
+) -> Header {
     Header {
         txn,
         kytx: env!("CARGO_PKG_VERSION").to_owned(),
@@ -379,6 +390,7 @@ fn header(txn: TxnId, home: &Home, package: &Package, inputs: &PlanInputs) -> He
         package: inputs.package.clone(),
         user: user_name(),
         host: host_name(),
+        overrides,
     }
 }
 

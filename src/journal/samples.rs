@@ -3,8 +3,8 @@
 use crate::digest::Digest;
 use crate::raw_path::RawPath;
 use crate::txn::{
-    AbortReason, CarryPass, CopyPass, CubeCopy, Direction, Header, Mutation, Outcome, Record, SideFile,
-    Stage, Step, StepId, TxnId, plan_digest,
+    AbortReason, CarryPass, CopyPass, CubeCopy, Direction, Header, Mutation, Outcome, Override, Record,
+    SideFile, Stage, Step, StepId, TxnId, plan_digest,
 };
 
 /// A first record.
@@ -24,6 +24,7 @@ pub fn begin_with_user(user: &str) -> Record {
         package: "/tmp/ke.tar.gz".into(),
         user: user.to_owned(),
         host: "node1".to_owned(),
+        overrides: vec![Override { check: "P4".to_owned(), reason: "Java 8 is there".to_owned() }],
     })
 }
 

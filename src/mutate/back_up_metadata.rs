@@ -9,7 +9,6 @@
 //! *Undo.* Nothing: a backup harms nobody.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::machine::ProductShell;
 use super::{Act, Machine, product, refused, sync_parent};
@@ -20,13 +19,9 @@ use crate::digest::Digest;
 use crate::effect::fs::exists;
 use crate::effect::tree::{Context, copy_tree_syncing_once, make_dirs, parent_of, remove_tree, sibling};
 use crate::engine::{MutationError, Sight, Task};
-use crate::kyligence::metadata::{MetadataError, MetadataTools, back_up};
-use crate::kyligence::service::Stopped;
+use crate::kyligence::metadata::{MetadataTools, back_up};
 use crate::raw_path::RawPath;
 use crate::txn::{Direction, Observed};
-
-/// Two backups of the product's tool that are so far apart have different names.
-const NAMES_DIFFER_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) struct BackUpMetadata<'a> {
     pub home: &'a RawPath,
@@ -63,14 +58,7 @@ impl Act for BackUpMetadata<'_> {
             working_dir_reachable: &|| product::reach_working_dir(machine, &home),
             time_limit: None,
         };
-        let made = match back_up(&tools, &home.path, home.layout) {
-            // The tool names directories by the second, and an attempt that was killed may have used this one up.
-            Err(MetadataError::NotFresh { .. }) => {
-                machine.wait(NAMES_DIFFER_AFTER).map_err(|Stopped| MutationError::Interrupted)?;
-                back_up(&tools, &home.path, home.layout)?
-            }
-            other => other?,
-        };
+        let made = back_up(&tools, &home.path, home.layout)?;
 
         let backup = self.backup.as_path();
         let part = sibling(backup, ".part");

@@ -51,6 +51,17 @@ pub struct Header {
     pub user: String,
     /// On which host.
     pub host: String,
+    /// What speaks against it, and was overridden by whoever began it.
+    pub overrides: Vec<Override>,
+}
+
+/// A precondition that was overridden, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// The check's name.
+    pub check: String,
+    /// What the operator says about it.
+    pub reason: String,
 }
 
 /// Which way a step goes.
@@ -201,10 +212,12 @@ mod tests {
                     package: "/p".into(),
                     user: "u".to_owned(),
                     host: "n".to_owned(),
+                    overrides: vec![Override { check: "P4".to_owned(), reason: "r".to_owned() }],
                 }),
                 concat!(
                     r#"{"begin":{"txn":"0123456789abcdef","kytx":"0.1.0","began_unix_s":7,"home":"/h","#,
-                    r#""old_version":"1","new_version":"2","package":"/p","user":"u","host":"n"}}"#
+                    r#""old_version":"1","new_version":"2","package":"/p","user":"u","host":"n","#,
+                    r#""overrides":[{"check":"P4","reason":"r"}]}}"#
                 )
                 .to_owned(),
             ),

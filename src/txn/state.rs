@@ -338,6 +338,7 @@ mod tests {
             package: "package".into(),
             user: "kylin".to_owned(),
             host: "node1".to_owned(),
+            overrides: Vec::new(),
         })
     }
 

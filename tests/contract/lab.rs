@@ -159,6 +159,7 @@ impl Lab {
             package: "package".into(),
             user: "kylin".to_owned(),
             host: "node1".to_owned(),
+            overrides: Vec::new(),
         };
         self.journal.0 = vec![Record::Begin(header)];
         self.journal.0.extend(self.steps.iter().cloned().map(Record::Planned));

@@ -41,6 +41,7 @@ pub fn begin() -> Record {
         package: "package".into(),
         user: "kylin".to_owned(),
         host: "node1".to_owned(),
+        overrides: Vec::new(),
     })
 }
 
