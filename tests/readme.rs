@@ -1,11 +1,11 @@
-//! The README's transcripts, run in order against one test machine: every command is really typed, and what it printed
-//! is compared with what the README shows.
+//! The documents are true. The README's transcripts are run in order against one test machine: every command is really
+//! typed, and what it printed is compared with what the README shows.
 //!
 //! A fenced block whose language is `console` is a transcript: lines that begin with `$ ` are typed (a backslash at the
 //! end continues them), the lines after them are what the command prints on both outputs, and `[exit 4]` ends the output
-//! of one that did not succeed. One line `...` stands for any number of lines. In the README the test machine's scratch directory is `/`, its user `kylin`, its host
-//! `node1`. A word after `console` says more: `killed-while-starting` kills kytx while the product's script starts the
-//! service, and `on-a-fresh-machine` begins anew.
+//! of one that did not succeed. One line `...` stands for any number of lines. In the README the test machine's scratch
+//! directory is `/`, its user `kylin`, its host `node1`. A word after `console` says more: `killed-while-starting`
+//! kills kytx while the product's script starts the service, and `on-a-fresh-machine` begins anew.
 //!
 //! What differs from run to run (names of transactions, digests, process ids, times, sizes) is left out of the
 //! comparison. `KYTX_BLESS=1 cargo test --test readme` writes the README anew.
@@ -307,6 +307,32 @@ fn steady(line: &str) -> String {
 
 fn is_unit(text: &str, unit: &str) -> bool {
     text.strip_prefix(unit).is_some_and(|after| !after.starts_with(|c: char| c.is_ascii_alphanumeric()))
+}
+
+#[test]
+fn every_source_file_is_on_the_map_of_the_architecture() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let mut open = vec![root.join("src")];
+    let (mut files, mut missing) = (0, Vec::new());
+    while let Some(dir) = open.pop() {
+        for path in fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.strip_prefix(root.join("src")).unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                open.push(path);
+            } else if !name.ends_with("mod.rs") && !name.ends_with("tests.rs") {
+                files += 1;
+                if !map.contains(&format!("`{name}`")) {
+                    missing.push(name);
+                }
+            }
+        }
+    }
+    assert!(files > 50 && missing.is_empty(), "ARCHITECTURE.md, code map, lacks {missing:?}");
+    let named = map.split('`').filter(|word| word.ends_with(".rs") && word.contains('/'));
+    let gone: Vec<_> =
+        named.filter(|name| !root.join("src").join(name).exists() && !root.join(name).exists()).collect();
+    assert!(gone.is_empty(), "ARCHITECTURE.md names {gone:?}, which is not there");
 }
 
 #[test]

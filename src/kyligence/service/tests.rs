@@ -79,8 +79,12 @@ impl Machine {
                 self.stale.borrow().iter().filter(|s| self.home().join(&s.file).exists()).cloned().collect();
             Ok(Processes { found: found.unwrap_or_default(), stale, hidden: 0 })
         };
+        let mut waited = Duration::ZERO;
         let mut wait = |time: Duration| {
-            self.now_s.set(self.now_s.get() + time.as_secs());
+            // The clock shows whole seconds; waits are shorter.
+            waited += time;
+            self.now_s.set(self.now_s.get() + waited.as_secs());
+            waited -= Duration::from_secs(waited.as_secs());
             if self.now_s.get() >= self.interrupted_at_s { Err(Stopped) } else { Ok(()) }
         };
         let http = |_: &Readiness| match self.now_s.get() {
