@@ -9,6 +9,9 @@ use crate::effect::tree::{Context, atomic_write, make_dirs, parent_of};
 use crate::raw_path::RawPath;
 use crate::txn::{SideFile, StepId};
 
+/// How the names of the contents of edited files begin.
+pub const CONTENT_PREFIX: &str = "content-";
+
 /// The longest side file that is read back.
 const SIDE_FILE_LIMIT_BYTES: u64 = 256 << 20;
 
@@ -94,6 +97,18 @@ impl StateDir {
         let path = RawPath::from("plan").join(&name.into());
         atomic_write(fs, &self.root.join(path.as_path()), content, 0o600)?;
         Ok(SideFile { path, digest: Digest::of(content) })
+    }
+
+    /// Removes the contents of edited files. They hold what a configuration holds, passwords included, so they stay no
+    /// longer than a transaction that may have to carry them again. Not synced: what comes back with a lost power is
+    /// removed by the next `begin`.
+    pub fn remove_contents(&self, fs: &dyn Fs) -> io::Result<()> {
+        for name in fs.list(&self.plan())? {
+            if name.as_encoded_bytes().starts_with(CONTENT_PREFIX.as_bytes()) {
+                fs.unlink(&self.plan().join(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads a side file and holds it against the digest that names it.

@@ -216,12 +216,8 @@ fn a_package_that_does_not_follow_is_refused() {
         };
         repack(&machine, &format!("{name}.tar.gz"), edit, &[])
     };
-    let without = repack(
-        &machine,
-        "without.tar.gz",
-        |path, content| (path != "VERSION").then_some(content),
-        &[],
-    );
+    let without =
+        repack(&machine, "without.tar.gz", |path, content| (path != "VERSION").then_some(content), &[]);
     refuses_package(&machine, &without, "`VERSION`");
     for (name, line, why) in [
         ("older", "Kyligence Enterprise 3.4.1.2000-GA", "3.4.1"),
@@ -234,8 +230,7 @@ fn a_package_that_does_not_follow_is_refused() {
     }
     let equal = with_version("equal", "Kyligence Enterprise 3.4.2.2028-GA");
     let words = ["plan", text(&machine.home), "--package", text(&equal), "--reinstall", "--json"];
-    let plan: serde_json::Value =
-        serde_json::from_str(&machine.run(&words).expect_code(0).stdout).unwrap();
+    let plan: serde_json::Value = serde_json::from_str(&machine.run(&words).expect_code(0).stdout).unwrap();
     assert_eq!(plan["kind"], "reinstall");
 }
 
@@ -368,7 +363,8 @@ fn a_disk_that_fills_up_stops_the_upgrade_and_not_the_way_back() {
     machine.start();
     begin(&machine, &["--stop-before", "stage-tree"]).expect_code(4);
     let filler = tmpfs.fill(0);
-    on_home(&machine, "resume", &[]).explains(4, &["No space left", "free space", "kytx resume", "kytx abort"]);
+    on_home(&machine, "resume", &[])
+        .explains(4, &["No space left", "free space", "kytx resume", "kytx abort"]);
     on_home(&machine, "status", &[]).expect_code(0);
     on_home(&machine, "abort", &["--yes"]).expect_code(0);
     assert!(machine.is_ready());
@@ -457,7 +453,8 @@ fn an_old_service_that_does_not_stop_is_left_running() {
     let pid = machine.start();
     let before = metadata(&machine);
     machine.knobs.set(Knob::StopMode, "fail").unwrap();
-    begin(&machine, &[]).explains(4, &["stop-service", "still runs", &pid.to_string(), "The old release is in place"]);
+    begin(&machine, &[])
+        .explains(4, &["stop-service", "still runs", &pid.to_string(), "The old release is in place"]);
     assert!(machine.is_ready());
     abort_brings_back(&machine, &before);
     assert_eq!(machine.pid(), pid, "it was never stopped");
@@ -469,7 +466,8 @@ fn a_failure_turns_round_when_asked() {
     machine.start();
     let before = metadata(&machine);
     of_new(&machine, Knob::StartMode, "fail");
-    let ran = begin(&machine, &["--on-failure", "abort"]).explains(3, &["start-service", "undoing everything"]);
+    let ran =
+        begin(&machine, &["--on-failure", "abort"]).explains(3, &["start-service", "undoing everything"]);
     assert!(ran.stdout.contains("is as it was"), "{}", ran.stdout);
     assert!(version(&machine).contains("3.4.2"));
     assert!(machine.is_ready());

@@ -7,10 +7,11 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
 use super::progress::Meter;
-use super::session::{Session, with_machine};
+use super::session::{self, Session, with_machine};
 use super::standing;
 use super::terminal::{result, tell};
-use crate::engine::{Control, DriveError, Event, How, MutationError, Rest, drive, record};
+use crate::engine::{Control, DriveError, Event, How, Rest, drive, record};
+use crate::journal::JournalError;
 use crate::mutate::{Downtime, Machine};
 use crate::txn::{AbortReason, Direction, Mutation, Outcome, Phase, Record, StepId, Txn};
 
@@ -44,7 +45,12 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
         (rest, machine.downtime())
     })?;
     match rest {
-        Ok(rest) => Ok(rested(rest, &session.txn, place, downtime)),
+        Ok(rest) => {
+            if matches!(rest, Rest::Ended(_)) {
+                session::forget_contents(place);
+            }
+            Ok(rested(rest, &session.txn, place, downtime))
+        }
         Err(error) => Err(failure(&error, &session.txn, place)),
     }
 }
@@ -91,6 +97,7 @@ pub fn step_named(txn: &Txn, name: &str) -> Result<StepId, CommandError> {
         let names: Vec<&str> = txn.steps().iter().map(|step| step.name.as_str()).collect();
         CommandError::usage(format!("the plan has no step `{name}`"))
             .why(format!("it has {}", names.join(", ")))
+            .hint("kytx status, which lists the steps with what they do")
     })
 }
 
@@ -158,6 +165,8 @@ pub fn failure(error: &DriveError, txn: &Txn, place: &Place) -> CommandError {
         DriveError::Failed { .. } => Exit::Open,
         DriveError::Foreign { .. } => Exit::Foreign,
         DriveError::Interrupted => Exit::Interrupted,
+        // Its ballast is set free: opened afresh it has room, and the transaction is as it was.
+        DriveError::Journal(JournalError::Full { .. }) => Exit::Open,
         DriveError::Journal(_) => Exit::Journal,
         DriveError::Illegal(_) => Exit::Fault,
     };
@@ -165,7 +174,8 @@ pub fn failure(error: &DriveError, txn: &Txn, place: &Place) -> CommandError {
     if let Some(source) = std::error::Error::source(error) {
         made = made.because(source);
     }
-    if let DriveError::Failed { source: MutationError::Failed(_), .. } = error
+    // ENOSPC and EDQUOT.
+    if exit == Exit::Open
         && made.why.iter().any(|why| why.contains("os error 28") || why.contains("os error 122"))
     {
         made = made.hint(format!("free space on the file system of `{}`", place.state.root().display()));

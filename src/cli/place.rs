@@ -71,13 +71,17 @@ impl Place {
                 .hint("kytx begin ... --state-dir DIR, with DIR beside the home"));
         }
         if home.starts_with(root) {
-            return Err(CommandError::refused(format!("the home lies inside the state directory `{show}`")));
+            return Err(CommandError::refused(format!("the home lies inside the state directory `{show}`"))
+                .why("a tree cannot be swapped with one that it lies in")
+                .hint("kytx begin ... --state-dir DIR, with DIR beside the home"));
         }
         let there = root.ancestors().find(|dir| stat_opt(&OsFs, dir).is_ok_and(|meta| meta.is_some()));
         let there = there.unwrap_or(Path::new("/"));
         let device = |path: &Path| {
             OsFs.stat(path).map(|meta| meta.dev).map_err(|error| {
-                CommandError::refused(format!("cannot look at `{}`", RawPath::from(path))).because(&error)
+                CommandError::refused(format!("cannot look at `{}`", RawPath::from(path)))
+                    .because(&error)
+                    .hint("run kytx as the user that owns the home")
             })
         };
         if device(there)? != device(parent_of(home))? {
@@ -87,7 +91,8 @@ impl Place {
         }
         if is_nfs(there) {
             return Err(CommandError::refused(format!("the state directory `{show}` is on NFS"))
-                .why("file locks and renames there do not give the guarantees that kytx builds on"));
+                .why("file locks and renames there do not give the guarantees that kytx builds on")
+                .hint("kytx begin ... --state-dir DIR, with DIR on a local disk"));
         }
         Ok(())
     }
@@ -111,7 +116,9 @@ pub fn quoted(path: &OsStr) -> String {
 /// A path made absolute, without resolving anything.
 pub fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
     std::path::absolute(path).map_err(|error| {
-        CommandError::usage(format!("cannot resolve `{}`", RawPath::from(path))).because(&error)
+        CommandError::usage(format!("cannot resolve `{}`", RawPath::from(path)))
+            .because(&error)
+            .hint("give an absolute path")
     })
 }
 
@@ -137,6 +144,7 @@ fn real_home(named: &Path) -> Result<PathBuf, CommandError> {
 
 fn unresolved(path: &Path) -> CommandError {
     CommandError::refused(format!("cannot find `{}`", RawPath::from(path)))
+        .hint("give the path of the installed home")
 }
 
 #[cfg(test)]

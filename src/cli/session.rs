@@ -43,7 +43,9 @@ pub fn lock(place: &Place, command: &str) -> Result<RunLock, CommandError> {
             .state("This command did nothing. Removing the lock file is always wrong: it is let go when that process ends.")
             .hint(place.command("status")),
         LockError::Io { ref source, .. } => {
-            CommandError::new(Exit::Fault, error.to_string()).because(source).state("Nothing was changed.")
+            CommandError::new(Exit::Fault, error.to_string()).because(source)
+                .state("Nothing was changed.")
+                .hint("run kytx as the user that began the upgrade")
         }
     })
 }
@@ -52,7 +54,10 @@ pub fn lock(place: &Place, command: &str) -> Result<RunLock, CommandError> {
 pub fn wait_for_orphans(place: &Place, stop: &StopRequests) -> Result<(), CommandError> {
     let child = place.state.child();
     let fault = |error: io::Error| {
-        CommandError::new(Exit::Fault, "cannot look for programs of an earlier run").because(&error)
+        CommandError::new(Exit::Fault, "cannot look for programs of an earlier run")
+            .because(&error)
+            .state("This command did nothing.")
+            .hint(place.command("status"))
     };
     let begun = Instant::now();
     let mut told = false;
@@ -87,13 +92,17 @@ pub fn listen() -> StopRequests {
     StopRequests::listen(told).unwrap_or_else(|_| StopRequests::none())
 }
 
+fn begin_words(place: &Place) -> String {
+    place.command("begin").replacen(" begin", " begin --package FILE", 1)
+}
+
 /// What an unreadable journal means to the operator.
 pub fn journal_error(error: &OpenError, place: &Place) -> CommandError {
     if matches!(error, OpenError::NoJournal { .. }) {
         return CommandError::new(Exit::NotOpen, "no upgrade is open here")
             .because(error)
             .state("Nothing was changed.")
-            .hint(place.command("begin").replacen(" begin", " begin --package FILE", 1));
+            .hint(begin_words(place));
     }
     let exit = if error.is_unreadable() {
         Exit::Journal
@@ -115,7 +124,8 @@ impl Session {
         if !crate::effect::fs::exists(&OsFs, state.root()).unwrap_or(false) {
             return Err(CommandError::new(Exit::NotOpen, "no upgrade is open here")
                 .why(format!("there is no state directory `{}`", state.root().display()))
-                .state("Nothing was changed."));
+                .state("Nothing was changed.")
+                .hint(begin_words(place)));
         }
         let lock = lock(place, command)?;
         let stop = listen();
@@ -141,14 +151,26 @@ pub fn open_journal(place: &Place) -> Result<(Store<'static>, Txn), CommandError
     for repair in &opened.repairs {
         tell(&format!("kytx: {repair}"));
     }
-    let records: Vec<&Record> = opened.records.iter().map(|(_, record)| record).collect();
-    match Txn::replay(records) {
-        Ok(Some(txn)) => Ok((opened.store, txn)),
-        Ok(None) => Err(CommandError::new(Exit::Journal, "the journal is empty")),
-        Err(illegal) => Err(CommandError::new(Exit::Journal, "the journal makes no sense")
-            .because(&illegal)
-            .state("Nothing was changed.")),
-    }
+    let txn = replay(opened.records.iter().map(|(_, record)| record), place)?;
+    Ok((opened.store, txn))
+}
+
+/// Folds the records of a journal.
+pub fn replay<'a>(records: impl IntoIterator<Item = &'a Record>, place: &Place) -> Result<Txn, CommandError> {
+    let senseless = || {
+        CommandError::new(Exit::Journal, "the journal makes no sense")
+            .state("Nothing was changed.")
+            .hint(format!("keep `{}` as it is, and see journal-format.md", place.state.root().display()))
+    };
+    Txn::replay(records)
+        .map_err(|illegal| senseless().because(&illegal))?
+        .ok_or_else(|| senseless().why("it is empty"))
+}
+
+/// Removes what may hold secrets once no transaction can need it. A failure is passed over: the next `begin` tries
+/// again.
+pub fn forget_contents(place: &Place) {
+    let _ = place.state.remove_contents(&OsFs);
 }
 
 /// Makes the machine that mutations act on, for the length of a piece of work.
@@ -164,6 +186,7 @@ pub fn with_machine<T>(
         CommandError::new(Exit::Fault, "cannot use the state directory")
             .because(&error)
             .state("Nothing was changed.")
+            .hint(format!("free space there, or change its rights, then {}", place.command("resume")))
     };
     state.prepare(&OsFs).map_err(fault)?;
     let log = RunLog::create(&state.log(), command).map_err(fault)?;

@@ -53,7 +53,7 @@ pub fn item_digest(fs: &dyn Fs, path: &Path, threads: usize) -> io::Result<Diges
 
 /// Where the content of an edited file is kept, relative to the state directory.
 pub fn content_name(content: &Digest) -> String {
-    format!("content-{content}")
+    format!("{}{content}", crate::state_dir::CONTENT_PREFIX)
 }
 
 impl CarryCustomisations<'_> {

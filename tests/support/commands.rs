@@ -57,13 +57,7 @@ pub fn typed(machine: &Machine, words: &[&str], input: &str) -> Ran {
 
 /// Runs kytx beside the test.
 pub fn spawn(machine: &Machine, words: &[&str]) -> Child {
-    machine
-        .kytx(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+    machine.kytx(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Waits for what was spawned.
