@@ -61,13 +61,15 @@ fn a_saved_plan_holds_only_while_nothing_moves() {
     let plan = machine.root.join("plan.json");
     on_upgrade(&machine, "plan", &["--out", text(&plan)]).expect_code(0);
     let edited = machine.home.join("conf/setenv.sh");
-    let was = fs::read(&edited).unwrap();
+    let aside = machine.root.join("aside");
+    fs::rename(&edited, &aside).unwrap();
     fs::write(&edited, "export KYLIN_JVM_SETTINGS=-Xmx1g\n").unwrap();
     let with_plan = ["--plan", text(&plan)];
     let before = outside(&machine);
     begin(&machine, &with_plan).explains(3, &["out of date", "customisations of the home", "kytx plan"]);
     assert_same_tree(&before, &outside(&machine));
-    fs::write(&edited, was).unwrap();
+    // With its time, as it was.
+    fs::rename(&aside, &edited).unwrap();
 
     let package = fs::read(&machine.package).unwrap();
     let other = Machine::new(&{
@@ -122,10 +124,11 @@ fn a_carried_file_that_is_edited_is_not_lost() {
     for step in ["carry-customisations", "settle-customisations"] {
         let machine = stopped_before(&options(), step);
         let file = machine.home.join("conf/setenv.sh");
-        let was = fs::read(&file).unwrap();
+        let aside = machine.root.join("aside");
+        fs::rename(&file, &aside).unwrap();
         fs::write(&file, "edited meanwhile\n").unwrap();
         resume_is_foreign(&machine, &["conf/setenv.sh", "has been changed", "kytx resume", "kytx abort"]);
-        fs::write(&file, &was).unwrap();
+        fs::rename(&aside, &file).unwrap();
         goes_on(&machine);
     }
 }

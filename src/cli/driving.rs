@@ -170,7 +170,14 @@ pub fn failure(error: &DriveError, txn: &Txn, place: &Place) -> CommandError {
         DriveError::Journal(_) => Exit::Journal,
         DriveError::Illegal(_) => Exit::Fault,
     };
-    let mut made = CommandError::new(exit, error.to_string()).state(standing::sentence(txn));
+    let mut made = match error {
+        DriveError::Foreign { name, what, .. } => {
+            CommandError::new(exit, format!("step `{name}`: the machine is not as the journal says"))
+                .why(what)
+        }
+        other => CommandError::new(exit, other.to_string()),
+    }
+    .state(standing::sentence(txn));
     if let Some(source) = std::error::Error::source(error) {
         made = made.because(source);
     }

@@ -39,7 +39,8 @@ pub struct Session {
 pub fn lock(place: &Place, command: &str) -> Result<RunLock, CommandError> {
     let state = &place.state;
     RunLock::take(&OsFs, &state.lock(), &state.holder(), &place.command(command)).map_err(|error| match error {
-        LockError::Held(_) => CommandError::new(Exit::Locked, error.to_string())
+        LockError::Held(ref holder) => CommandError::new(Exit::Locked, "another kytx is at work")
+            .why(holder.as_ref().map_or_else(|| "it has not said yet who it is".to_owned(), ToString::to_string))
             .state("This command did nothing. Removing the lock file is always wrong: it is let go when that process ends.")
             .hint(place.command("status")),
         LockError::Io { ref source, .. } => {

@@ -80,14 +80,16 @@ impl CarryCustomisations<'_> {
     fn check_source(&self, machine: &Machine<'_>, item: &CarryItem) -> Result<(), MutationError> {
         let Some(expected) = item.expected else { return Ok(()) };
         let source = self.source(item);
-        let raw = RawPath::from(source.as_path());
-        match item_digest(machine.fs, &source, machine.threads) {
-            Ok(found) if found == expected => Ok(()),
-            Ok(_) => Err(MutationError::Foreign(format!("`{raw}` has been changed since the plan was made"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(MutationError::Foreign(format!("`{raw}` has been removed since the plan was made")))
-            }
-            Err(error) => Err(error.into()),
+        let foreign = |what: &str| {
+            let raw = RawPath::from(source.as_path());
+            Err(MutationError::Foreign(format!("`{raw}` has been {what} since the plan was made")))
+        };
+        if stat_opt(machine.fs, &source).context("look at", &source)?.is_none() {
+            return foreign("removed");
+        }
+        match item_digest(machine.fs, &source, machine.threads)? {
+            found if found == expected => Ok(()),
+            _ => foreign("changed (its content, its rights or its time)"),
         }
     }
 

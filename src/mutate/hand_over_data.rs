@@ -17,7 +17,7 @@ use super::machine::ProductShell;
 use super::{Act, Machine, back_up_metadata, copy_cube_data, product, refused};
 use crate::backup::compare::{Ignoring, compare};
 use crate::backup::manifest::{Manifest, tree_order};
-use crate::backup::verify::verify_tree;
+use crate::backup::verify::{Finding, Severity, verify_tree};
 use crate::backup::walk::{Contents, hash_file};
 use crate::digest::Digest;
 use crate::engine::{MutationError, Sight, Task};
@@ -95,7 +95,8 @@ impl HandOverData<'_> {
             let manifest =
                 Manifest::read(machine.fs, &back_up_metadata::manifest_path(self.backup), &expected)
                     .map_err(|error| error.to_string())?;
-            // An interrupted restore may have put a `UUID` file into the directory; anything else is damage.
+            // Other times and modes are no reason to keep the way back shut. An interrupted restore may have put a
+            // `UUID` file into the directory.
             let ignoring = Ignoring { owner: true, dir_mtime: true, xattrs: true };
             let findings = verify_tree(
                 machine.fs,
@@ -107,7 +108,10 @@ impl HandOverData<'_> {
                 &machine.tick(),
             )
             .map_err(|error| error.to_string())?;
-            let damage = findings.iter().find(|finding| finding.subject.file_name() != b"UUID");
+            let is_damage = |finding: &&Finding| {
+                finding.severity == Severity::Damage && finding.subject.file_name() != b"UUID"
+            };
+            let damage = findings.iter().find(is_damage);
             damage.map_or(Ok(()), |finding| Err(finding.to_string()))
         };
         Ok(restore_exact(&tools, &home.path, home.layout, path, &verify, true)?)
