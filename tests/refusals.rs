@@ -117,7 +117,7 @@ fn repack(
 ) -> PathBuf {
     let mut source = tar::Archive::new(GzDecoder::new(File::open(&machine.package).unwrap()));
     let path = machine.root.join("downloads").join(name);
-    let mut target = Builder::new(GzEncoder::new(File::create(&path).unwrap(), Compression::fast()));
+    let mut target = Builder::new(GzEncoder::new(File::create(&path).unwrap(), Compression::best()));
     for entry in source.entries().unwrap() {
         let mut entry = entry.unwrap();
         let mut header = entry.header().clone();
@@ -364,13 +364,22 @@ fn a_disk_that_fills_up_stops_the_upgrade_and_not_the_way_back() {
     let Some(tmpfs) = Tmpfs::mount("120m") else { return };
     let machine = Machine::within(tmpfs.dir.path(), &options());
     machine.start();
-    begin(&machine, &["--stop-before", "stage-tree"]).expect_code(4);
+    // More than the ballast that kytx sets free on a full disk, and nothing that shrinks.
+    let mut noise = vec![0; 8 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let member = format!("{}/lib/noise.jar", top(&machine));
+    let extra = Extra { name: &member, kind: EntryType::Regular, link: "", content: &noise };
+    let package = repack(&machine, "large.tar.gz", as_is, &[extra]);
+    let home = text(&machine.home);
+    let words = ["begin", home, "--package", text(&package), "--silent", "--stop-before", "stage-tree"];
+    machine.run(&words).expect_code(4);
     let filler = tmpfs.fill();
     on_home(&machine, "resume", &[])
         .explains(4, &["No space left", "free space", "kytx resume", "kytx abort"]);
     on_home(&machine, "status", &[]).expect_code(0);
     on_home(&machine, "abort", &["--yes"]).expect_code(0);
     assert!(machine.is_ready());
+    assert!(!state_dir(&machine).join("spare").exists());
     fs::remove_file(filler).unwrap();
 
     // Again, in the downtime, and freed this time.
@@ -614,6 +623,8 @@ fn a_journal_of_a_newer_kytx_is_refused() {
     assert_eq!(bytes[last + 4 + 8], 1);
     bytes[last + 4 + 8] = 2;
     fs::write(&twin, bytes).unwrap();
+    // With a store that holds the record in this version, the twin would only be damaged.
+    fs::remove_dir_all(state_dir(&machine).join("journal")).unwrap();
     refuses_journal(&machine, "newer kytx");
 }
 

@@ -60,10 +60,13 @@ impl Place {
         format!("kytx {command}{}", self.words)
     }
 
-    /// Refuses a state directory that cannot do its work: on another file system than the home, inside it, or on a
+    /// Refuses a home or a state directory that the product's metadata tool could not work with, and a state directory
+    /// that cannot do its work: on another file system than the home, inside it, or on a
     /// network file system, where locks and renames do not mean what they mean here.
     pub fn check_state_dir(&self, home: &Path) -> Result<(), CommandError> {
         let root = self.state.root();
+        check_for_the_metadata_tool(home)?;
+        check_for_the_metadata_tool(root)?;
         let show = RawPath::from(root);
         if root.starts_with(home) {
             return Err(CommandError::refused(format!("the state directory `{show}` lies inside the home"))
@@ -96,6 +99,19 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// The product's metadata tool cuts paths at a blank, backs up nothing, and reports success; the way back would hand it
+/// the backup in the state directory. Found here, not in the downtime.
+fn check_for_the_metadata_tool(path: &Path) -> Result<(), CommandError> {
+    let fit = path.to_str().is_some_and(|text| !text.contains(char::is_whitespace));
+    if fit {
+        return Ok(());
+    }
+    let show = RawPath::from(path);
+    Err(CommandError::refused(format!("the product's metadata tool cannot work with the path `{show}`"))
+        .why("it cuts a path at a blank, and takes UTF-8 only")
+        .hint("move the home, or give a --state-dir, so that neither path has such a name in it"))
 }
 
 #[allow(clippy::unnecessary_cast, reason = "the width differs between architectures")]
