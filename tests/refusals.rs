@@ -375,7 +375,7 @@ fn a_disk_that_fills_up_stops_the_upgrade_and_not_the_way_back() {
     machine.run(&words).expect_code(4);
     let filler = tmpfs.fill();
     on_home(&machine, "resume", &[])
-        .explains(4, &["No space left", "free space", "kytx resume", "kytx abort"]);
+        .explains(4, &["bytes that are free", "free space", "kytx resume", "kytx abort"]);
     on_home(&machine, "status", &[]).expect_code(0);
     on_home(&machine, "abort", &["--yes"]).expect_code(0);
     assert!(machine.is_ready());
@@ -395,8 +395,27 @@ fn a_disk_that_fills_up_stops_the_upgrade_and_not_the_way_back() {
     on_home(&machine, "resume", &[]).expect_code(0);
     assert!(machine.is_ready());
     assert!(version(&machine).contains("3.4.5"));
-    // On the full disk, the way back of the whole upgrade but what the product's own scripts must write.
     on_home(&machine, "commit", &["--yes"]).expect_code(0);
+    assert!(machine.is_ready());
+}
+
+#[test]
+fn a_disk_that_fills_up_after_the_swap_leaves_the_way_back_open() {
+    let Some(tmpfs) = Tmpfs::mount("120m") else { return };
+    let machine = Machine::within(tmpfs.dir.path(), &options());
+    let mut noise = vec![0; 8 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    fs::write(machine.home.join("logs/kylin.log.9"), &noise).unwrap();
+    machine.start();
+    let before = metadata(&machine);
+    begin(&machine, &["--stop-before", "archive-tree"]).expect_code(4);
+    let _filler = tmpfs.fill();
+    let words = ["archive-tree", "No space left", "free space", "The new release is in place", "kytx abort"];
+    on_home(&machine, "resume", &[]).explains(4, &words);
+    assert!(!machine.real_home.with_file_name("kyligence.backup.tar.gz").exists());
+    // The disk is as full as ever.
+    abort_brings_back(&machine, &before);
+    assert!(!state_dir(&machine).join("spare").exists());
 }
 
 // ---------------------------------------------------------------------------------------------- the service

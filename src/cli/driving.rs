@@ -181,10 +181,11 @@ pub fn failure(error: &DriveError, txn: &Txn, place: &Place) -> CommandError {
     if let Some(source) = std::error::Error::source(error) {
         made = made.because(source);
     }
-    // ENOSPC and EDQUOT.
-    if exit == Exit::Open
-        && made.why.iter().any(|why| why.contains("os error 28") || why.contains("os error 122"))
-    {
+    // ENOSPC, EDQUOT, and a package that would not fit; errors lose their kind on the way here, and keep their words.
+    let is_full = |why: &String| {
+        ["os error 28", "os error 122", "bytes that are free"].iter().any(|words| why.contains(words))
+    };
+    if exit == Exit::Open && made.why.iter().any(is_full) {
         made = made.hint(format!("free space on the file system of `{}`", place.state.root().display()));
     }
     if exit == Exit::Foreign {
