@@ -50,7 +50,7 @@ impl ArchiveTree<'_> {
         record_path(machine.state, self.archive).with_extension(ending)
     }
 
-    fn part(&self) -> PathBuf {
+    fn unfinished(&self) -> PathBuf {
         sibling(self.archive.as_path(), ".part")
     }
 }
@@ -58,7 +58,7 @@ impl ArchiveTree<'_> {
 impl Act for ArchiveTree<'_> {
     fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
         let there = |path: &Path| exists(machine.fs, path).context("look at", path);
-        let part = there(&self.part())?;
+        let part = there(&self.unfinished())?;
         if task.direction == Direction::Backward {
             return Ok(Sight::of(if part { Observed::Torn } else { Observed::Before }));
         }
@@ -73,7 +73,7 @@ impl Act for ArchiveTree<'_> {
     }
 
     fn apply(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
-        let (archive, part) = (self.archive.as_path(), self.part());
+        let (archive, part) = (self.archive.as_path(), self.unfinished());
         let tick = machine.tick();
         make_dirs(machine.fs, &machine.state.backup(), 0o700)?;
         remove_tree(machine.fs, &part, &tick)?;
@@ -99,6 +99,10 @@ impl Act for ArchiveTree<'_> {
     }
 
     fn undo(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
-        Ok(remove_tree(machine.fs, &self.part(), &machine.tick())?)
+        Ok(remove_tree(machine.fs, &self.unfinished(), &machine.tick())?)
+    }
+
+    fn part(&self) -> Option<PathBuf> {
+        Some(self.unfinished())
     }
 }
