@@ -52,7 +52,7 @@ fn leave_the_second(machine: &Machine<'_>, dir: &Path) -> Result<(), MutationErr
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     if latest_s == now.as_secs() as i64 {
-        let rest = Duration::from_secs(1) - Duration::from_nanos(u64::from(now.subsec_nanos()));
+        let rest = Duration::from_nanos(1_000_000_000 - u64::from(now.subsec_nanos()));
         machine.wait(rest).map_err(|Stopped| MutationError::Interrupted)?;
     }
     Ok(())
