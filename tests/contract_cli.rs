@@ -243,7 +243,9 @@ fn plan_check_verify_and_log_have_their_json() {
         assert_eq!((&verified["schema"], &verified["level"]), (&"kytx.verify.v1".into(), &level.into()));
         let backups = verified["backups"].as_array().unwrap();
         assert!(backups.len() >= 3, "archive, metadata, cube data: {verified}");
-        backups.iter().for_each(|backup| has_fields(backup, &[("backup", "s"), ("findings", "a")]));
+        for backup in backups {
+            has_fields(backup, &[("backup", "s"), ("findings", "a")]);
+        }
     }
     let log = on_home(&machine, "log", &["--json"]).expect_code(0);
     let records: Vec<Value> = log.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use support::commands::{
@@ -227,7 +228,6 @@ fn a_service_that_was_started_by_hand_is_not_swapped_away_under() {
     let inode = fs::metadata(&machine.home).unwrap();
     on_home(&machine, "resume", &[]).explains(4, &["runs again", &pid.to_string(), "kytx resume"]);
     assert!(machine.is_ready());
-    use std::os::unix::fs::MetadataExt;
     assert_eq!(fs::metadata(&machine.home).unwrap().ino(), inode.ino());
     let _ = machine.script("kylin.sh", &["stop"]);
     goes_on(&machine);

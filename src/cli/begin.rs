@@ -164,8 +164,11 @@ fn seal(place: &Place, draft: &Draft, lock: RunLock, stop: StopRequests) -> Resu
     state.write_side(&OsFs, CARRY_LIST, &draft.carry_text).map_err(fault)?;
 
     let first = Record::Begin(draft.header.clone());
-    let mut store =
-        Store::create(&OsFs, state.root(), &first).map_err(|error| session::journal_error(&error, place))?;
+    let mut store = Store::create(&OsFs, state.root(), &first).map_err(|error| {
+        let made = session::journal_error(&error, place);
+        // Nothing is open yet.
+        if error.is_full() { CommandError { exit: Exit::Refused, ..made } } else { made }
+    })?;
     let mut txn = Txn::begin(&first).expect("BUG: a header begins a transaction");
     let planned = draft.steps.iter().cloned().map(Record::Planned);
     let sealed = Record::Sealed { steps: draft.steps.len() as u16, plan: draft.plan };

@@ -173,11 +173,10 @@ fn tell_downtime(downtime: Option<Downtime>) {
 /// What failed, why, in what state the machine is, what to type.
 pub fn failure(error: &DriveError, txn: &Txn, place: &Place) -> CommandError {
     let exit = match error {
-        DriveError::Failed { .. } => Exit::Open,
         DriveError::Foreign { .. } => Exit::Foreign,
         DriveError::Interrupted => Exit::Interrupted,
-        // Its ballast is set free: opened afresh it has room, and the transaction is as it was.
-        DriveError::Journal(JournalError::Full { .. }) => Exit::Open,
+        // A full journal has set its ballast free: opened afresh it has room, and the transaction is as it was.
+        DriveError::Failed { .. } | DriveError::Journal(JournalError::Full { .. }) => Exit::Open,
         DriveError::Journal(_) => Exit::Journal,
         DriveError::Illegal(_) => Exit::Fault,
     };

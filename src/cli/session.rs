@@ -107,6 +107,15 @@ pub fn journal_error(error: &OpenError, place: &Place) -> CommandError {
             .state("Nothing was changed.")
             .hint(begin_words(place));
     }
+    if error.is_full() {
+        return CommandError::new(Exit::Open, "the disk is full")
+            .because(error)
+            .state(
+                "Nothing was changed. The old release, the new release and all backups are where they were.",
+            )
+            .hint(format!("free space on the file system of `{}`", place.state.root().display()))
+            .hint(place.command("status"));
+    }
     let exit = if error.is_unreadable() {
         Exit::Journal
     } else if matches!(error, OpenError::Busy { .. }) {

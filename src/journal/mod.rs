@@ -162,7 +162,8 @@ impl OpenError {
         Self::Damaged { what }
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether the disk is full, the ballast's room included: nothing is wrong with the journal.
+    pub fn is_full(&self) -> bool {
         match self {
             Self::Store(SledFault::Io { source, .. }) | Self::Io { source, .. } => ballast::is_full(source),
             _ => false,

@@ -72,7 +72,7 @@ impl ArchiveTree<'_> {
             .is_ok_and(|record: ArchiveRecord| (record.ino, record.size_bytes) == (meta.ino, meta.size)))
     }
 
-    fn part(&self) -> PathBuf {
+    fn unfinished(&self) -> PathBuf {
         sibling(self.archive.as_path(), ".part")
     }
 }
@@ -80,7 +80,7 @@ impl ArchiveTree<'_> {
 impl Act for ArchiveTree<'_> {
     fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
         let there = |path: &Path| exists(machine.fs, path).context("look at", path);
-        let part = there(&self.part())?;
+        let part = there(&self.unfinished())?;
         if task.direction == Direction::Backward {
             return Ok(Sight::of(if part { Observed::Torn } else { Observed::Before }));
         }
@@ -95,7 +95,7 @@ impl Act for ArchiveTree<'_> {
     }
 
     fn apply(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
-        let (archive, part) = (self.archive.as_path(), self.part());
+        let (archive, part) = (self.archive.as_path(), self.unfinished());
         let tick = machine.tick();
         make_dirs(machine.fs, &machine.state.backup(), 0o700)?;
         remove_tree(machine.fs, &part, &tick)?;
@@ -134,6 +134,10 @@ impl Act for ArchiveTree<'_> {
     }
 
     fn undo(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
-        Ok(remove_tree(machine.fs, &self.part(), &machine.tick())?)
+        Ok(remove_tree(machine.fs, &self.unfinished(), &machine.tick())?)
+    }
+
+    fn part(&self) -> Option<PathBuf> {
+        Some(self.unfinished())
     }
 }

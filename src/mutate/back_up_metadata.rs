@@ -8,7 +8,8 @@
 //! result out of `meta_backups` at once (others delete there), compare, name it.
 //! *Undo.* Nothing: a backup harms nobody.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::machine::ProductShell;
 use super::{Act, Machine, product, refused, sync_parent};
@@ -16,10 +17,11 @@ use crate::backup::compare::{Ignoring, compare};
 use crate::backup::manifest::Manifest;
 use crate::backup::walk::{Contents, hash_file};
 use crate::digest::Digest;
-use crate::effect::fs::exists;
+use crate::effect::fs::{exists, stat_opt};
 use crate::effect::tree::{Context, copy_tree_syncing_once, make_dirs, parent_of, remove_tree, sibling};
 use crate::engine::{MutationError, Sight, Task};
 use crate::kyligence::metadata::{MetadataTools, back_up};
+use crate::kyligence::service::Stopped;
 use crate::raw_path::RawPath;
 use crate::txn::{Direction, Observed};
 
@@ -31,6 +33,20 @@ pub(super) struct BackUpMetadata<'a> {
 /// Where the manifest of a metadata backup is: beside it.
 pub fn manifest_path(backup: &RawPath) -> PathBuf {
     sibling(backup.as_path(), ".manifest")
+}
+
+/// The tool names a backup by the second, and writes into a directory that it finds under that name: an attempt right
+/// after a failed one, or after somebody else's, would mix two backups. So a second in which a backup was begun is left
+/// to pass.
+fn leave_the_second(machine: &Machine<'_>, dir: &Path) -> Result<(), MutationError> {
+    let Some(meta) = stat_opt(machine.fs, dir).context("look at", dir)? else { return Ok(()) };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    // A directory is as old as its latest name.
+    if meta.mtime.s == now.as_secs() as i64 {
+        let rest = Duration::from_nanos(1_000_000_000 - u64::from(now.subsec_nanos()));
+        machine.wait(rest).map_err(|Stopped| MutationError::Interrupted)?;
+    }
+    Ok(())
 }
 
 impl Act for BackUpMetadata<'_> {
@@ -58,6 +74,7 @@ impl Act for BackUpMetadata<'_> {
             working_dir_reachable: &|| product::reach_working_dir(machine, &home),
             time_limit: None,
         };
+        leave_the_second(machine, &home.path.join("meta_backups"))?;
         let made = back_up(&tools, &home.path, home.layout)?;
 
         let backup = self.backup.as_path();
@@ -89,5 +106,9 @@ impl Act for BackUpMetadata<'_> {
 
     fn undo(&self, _: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
         Ok(())
+    }
+
+    fn part(&self) -> Option<PathBuf> {
+        Some(sibling(self.backup.as_path(), ".part"))
     }
 }

@@ -9,6 +9,7 @@ use super::{act_of, stopped};
 use crate::digest::Digest;
 use crate::effect::fs::Fs;
 use crate::effect::shell::{Call, Ran, Shell};
+use crate::effect::tree::{no_tick, remove_tree};
 use crate::engine::{MutationError, Sight, Task, World};
 use crate::hadoop::Hdfs;
 use crate::kyligence::service::Stopped;
@@ -167,7 +168,14 @@ impl World for Machine<'_> {
     }
 
     fn apply(&mut self, task: &Task<'_>) -> Result<(), MutationError> {
-        act_of(task.mutation).apply(self, task)
+        let act = act_of(task.mutation);
+        let result = act.apply(self, task);
+        if let (Err(MutationError::Failed(_)), Some(part)) = (&result, act.part()) {
+            // It is of no use to anybody. On a full disk it would hold the very room that the journal's next opening
+            // needs, and with it every way back.
+            let _ = remove_tree(self.fs, &part, &no_tick);
+        }
+        result
     }
 
     fn make_durable(&mut self, task: &Task<'_>) -> Result<(), MutationError> {

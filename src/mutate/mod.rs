@@ -18,7 +18,7 @@ mod stop_service;
 
 use std::error::Error;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use archive_tree::{ArchiveRecord, record_path as archive_record_path};
 pub use back_up_metadata::manifest_path as metadata_manifest_path;
@@ -127,6 +127,10 @@ trait Act {
         Ok(Digest::ZERO)
     }
     fn undo(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<(), MutationError>;
+    /// What a failed attempt leaves unfinished, and the next one makes anew.
+    fn part(&self) -> Option<PathBuf> {
+        None
+    }
 }
 
 fn act_of(mutation: &Mutation) -> Box<dyn Act + '_> {

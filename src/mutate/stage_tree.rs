@@ -6,6 +6,8 @@
 //! *Apply.* Unpack, hashing every file against what the plan saw; rename; sync the directory.
 //! *Undo.* Move the tree aside, delete it.
 
+use std::path::PathBuf;
+
 use super::{Act, Machine, sync_parent};
 use crate::backup::unpack::unpack;
 use crate::digest::Digest;
@@ -77,5 +79,9 @@ impl Act for StageTree<'_> {
         discard_tree(machine.fs, spare, &tick)?;
         remove_tree(machine.fs, &sibling(spare, ".part"), &tick)?;
         Ok(())
+    }
+
+    fn part(&self) -> Option<PathBuf> {
+        Some(sibling(self.spare.as_path(), ".part"))
     }
 }
