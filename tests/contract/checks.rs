@@ -60,7 +60,7 @@ impl Case {
         lab.look()
     }
 
-    fn is_cleanup(&self, lab: &Lab) -> bool {
+    fn is_cleanup(lab: &Lab) -> bool {
         lab.steps[0].stage == Stage::Cleanup
     }
 
@@ -72,7 +72,7 @@ impl Case {
     /// Drives forward to the end, without an accident.
     #[track_caller]
     fn apply(&self, lab: &mut Lab) {
-        let wanted = if self.is_cleanup(lab) { Rest::Ended(Outcome::Committed) } else { Rest::Applied };
+        let wanted = if Self::is_cleanup(lab) { Rest::Ended(Outcome::Committed) } else { Rest::Applied };
         assert_eq!(self.go_on(lab), wanted);
     }
 
@@ -100,7 +100,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
-        text += &format!(": {cause}");
+        text = format!("{text}: {cause}");
         next = cause.source();
     }
     text
@@ -115,7 +115,7 @@ pub fn applies(case: &Case) {
     assert_eq!(*lab.hows.lock().unwrap(), [How::Performed]);
     assert_same_tree(&after, &lab.look());
     // The crash came between the effect and its outcome.
-    let records = if case.is_cleanup(&lab) { 2 } else { 1 };
+    let records = if Case::is_cleanup(&lab) { 2 } else { 1 };
     lab.forget_last(records);
     case.apply(&mut lab);
     let how = if case.observable { How::AlreadyDone } else { How::Performed };
@@ -151,11 +151,11 @@ pub fn apply_is_restartable(case: &Case) {
         let again = case.fs(Accident::DeadFrom((at * 5 + 3) % calls));
         let _ = lab.drive(&again);
         let aborts = at % 2 == 0;
-        if !aborts || case.is_cleanup(&lab) {
+        if !aborts || Case::is_cleanup(&lab) {
             case.apply_named(&mut lab, at);
             assert_tree(&after, &lab.look(), at);
         }
-        if !case.is_cleanup(&lab) {
+        if !Case::is_cleanup(&lab) {
             case.undo(&mut lab);
             assert_tree(&before, &case.look_undone(&lab), at);
 
@@ -226,7 +226,7 @@ pub fn errors_are_told_and_got_over(case: &Case) {
         }
         case.apply_named(&mut lab, at);
         assert_tree(&after, &lab.look(), at);
-        if case.is_cleanup(&lab) {
+        if Case::is_cleanup(&lab) {
             continue;
         }
         lab.abort();
@@ -250,7 +250,7 @@ pub fn probes_only_look(case: &Case) {
         let mutation = lab.steps[0].mutation.clone();
         for direction in [Direction::Forward, Direction::Backward] {
             let inputs = lab.inputs();
-            if direction == Direction::Backward && (case.is_cleanup(lab) || inputs.is_none()) {
+            if direction == Direction::Backward && (Case::is_cleanup(lab) || inputs.is_none()) {
                 continue;
             }
             let task = Task { step: StepId(0), mutation: &mutation, direction, inputs };
@@ -264,7 +264,7 @@ pub fn probes_only_look(case: &Case) {
     let mut lab = case.lab();
     look_at(&lab, &[Observed::Before]);
     case.apply(&mut lab);
-    let cleanup = case.is_cleanup(&lab);
+    let cleanup = Case::is_cleanup(&lab);
     lab.forget_last(if cleanup { 2 } else { 1 });
     look_at(&lab, &[if case.observable { Observed::After } else { Observed::Torn }]);
     let calls = case.reference().2;
