@@ -15,7 +15,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::thread;
 
-use moments::{Random, Windows};
+use moments::{Measured, Random, Windows};
 use site::{Goal, Site, Tally};
 use support::killer::{Counted, Victims};
 use support::options;
@@ -106,15 +106,14 @@ fn run(series: &Series, mut random: Random, percent: u64) -> Tally {
         ((series.upgrades * percent).div_ceil(100), (series.commits * percent).div_ceil(100));
     let mut site = Site::new(&options, series.counted, series.victims);
     let windows = site.measure(&mut tally);
-    let moments = [windows.begin.choose(upgrades, &mut random), windows.abort.choose(upgrades, &mut random)];
-    for (number, (at, back_at)) in moments[0].iter().zip(&moments[1]).enumerate() {
-        let way = Way { at: *at, back_at: *back_at, on: number % 3 != 2 };
-        let violations = tally.violations.len();
-        upgrade(&mut site, &windows, way, &mut random, &mut tally);
-        if tally.violations.len() > violations {
-            site = Site::new(&options, series.counted, series.victims);
-            site.measure(&mut Tally::new(series.name));
-        }
+    let mut backs = windows.abort.choose(upgrades, &mut random).into_iter().rev();
+    for (number, at) in windows.begin.choose(upgrades, &mut random).into_iter().enumerate() {
+        let mut back_at = || backs.next().unwrap_or(1);
+        upgrade(&mut site, &windows, at, number % 3 != 2, &mut back_at, &mut random, &mut tally);
+        renew(&mut site, series, &options, &tally);
+    }
+    if upgrades > 10 && percent >= 100 {
+        reach_all(&mut site, &windows, &mut random, &mut tally);
     }
     for at in windows.commit.choose(commits, &mut random) {
         let mut site = Site::new(&options, series.counted, series.victims);
@@ -127,29 +126,54 @@ fn run(series: &Series, mut random: Random, percent: u64) -> Tally {
     tally
 }
 
-/// How one upgrade goes.
-struct Way {
-    /// The call of `begin` at which it is killed.
-    at: u64,
-    /// The call of `abort` at which it is killed.
-    back_at: u64,
-    /// Whether it goes on to the new release before it goes back.
-    on: bool,
+/// A machine that shows a violation says nothing about the next kill.
+fn renew(site: &mut Site, series: &Series, options: &kytx::testbed::Options, tally: &Tally) {
+    if tally.violations.len() > site.violations_seen {
+        *site = Site::new(options, series.counted, series.victims);
+        site.measure(&mut Tally::new(series.name));
+        site.violations_seen = tally.violations.len();
+    }
 }
 
-/// An upgrade that is killed, perhaps completed, and in any case undone.
-fn upgrade(site: &mut Site, windows: &moments::Measured, way: Way, random: &mut Random, tally: &mut Tally) {
+/// Kills within every step that no kill has met yet, both ways. Runs differ by a few calls, so it may take some tries.
+fn reach_all(site: &mut Site, windows: &Measured, random: &mut Random, tally: &mut Tally) {
+    let last = windows.steps.len() - 1;
+    for _ in 0..5 {
+        for (number, name) in windows.steps.iter().enumerate() {
+            let misses =
+                |phase: &str, tally: &Tally| !tally.reached.contains(&(phase.to_owned(), name.clone()));
+            let (forward, backward) = (misses("applying", tally), misses("aborting", tally));
+            if forward || backward {
+                let at = if forward { windows.begin.within(2 + 2 * number, random) } else { 0 };
+                let back_at = windows.abort.within(2 + 2 * (last - number), random);
+                upgrade(site, windows, at, true, &mut || back_at, random, tally);
+            }
+        }
+    }
+}
+
+/// An upgrade that is killed at a call of `begin`, perhaps completed, and in any case undone, which is killed too.
+fn upgrade(
+    site: &mut Site,
+    windows: &Measured,
+    at: u64,
+    goes_on: bool,
+    back_at: &mut dyn FnMut() -> u64,
+    random: &mut Random,
+    tally: &mut Tally,
+) {
     let left = |windows: &Windows, at: u64| windows.calls().saturating_sub(at) + 60;
-    site.begin(way.at, tally);
-    if way.on {
-        let kills: Vec<u64> = (0..2).map(|_| random.up_to(left(&windows.begin, way.at))).collect();
+    site.begin(at, tally);
+    if goes_on {
+        let kills: Vec<u64> = (0..2).map(|_| random.up_to(left(&windows.begin, at))).collect();
         site.go(Goal::Applied, &kills, tally);
         if site.is_open() {
             site.check_new(tally);
         }
     }
     if site.is_open() {
-        let kills = [way.back_at, random.up_to(left(&windows.abort, way.back_at)), random.up_to(120)];
+        let first = back_at();
+        let kills = [first, random.up_to(left(&windows.abort, first)), random.up_to(120)];
         site.go(Goal::Aborted, &kills, tally);
     }
     site.check_old(tally);

@@ -82,6 +82,8 @@ pub struct Site {
     old_metadata: StoreContent,
     old_cube: Snapshot,
     new: Option<Look>,
+    /// How many violations there were when it was built.
+    pub violations_seen: usize,
     /// What was typed on this machine since it was last as it had been, for whoever reads of a violation.
     story: Vec<String>,
 }
@@ -106,6 +108,7 @@ impl Site {
             old_metadata: settled(&machine),
             old_cube: cube(&machine),
             new: None,
+            violations_seen: 0,
             story: Vec::new(),
             machine,
         }
@@ -114,19 +117,25 @@ impl Site {
     /// Runs each command undisturbed: once upgraded and undone here, and once committed on a machine like it.
     pub fn measure(&mut self, tally: &mut Tally) -> Measured {
         let begin = self.measure_upgrade();
-        self.plan(tally);
-        let abort = self.undisturbed(&self.abort_command());
+        let steps = self.plan(tally);
+        let (cuts, calls) = self.undisturbed(&self.abort_command());
+        let abort = Windows::new(&cuts, calls);
         self.check_old(tally);
         let mut other = Self::new(&self.machine.options, self.counted, self.victims);
         other.measure_upgrade();
-        let commit = other.undisturbed(&other.commit_command());
+        let (cuts, calls) = other.undisturbed(&other.commit_command());
+        let commit = Windows::new(&cuts, calls);
         other.check_committed(tally);
-        Measured { begin, abort, commit }
+        Measured { begin, abort, commit, steps }
     }
 
     /// An undisturbed upgrade, and what it makes.
     pub fn measure_upgrade(&mut self) -> Windows {
-        let windows = self.undisturbed(&self.begin_command());
+        let mut cuts = self.undisturbed(&self.begin_command());
+        // Begin, the steps planned, Sealed: nothing happens between them.
+        let steps = self.status().expect("an upgrade is open")["steps"].as_array().unwrap().len();
+        cuts.0.drain(..=steps);
+        let windows = Windows::new(&cuts.0, cuts.1);
         let tree = Snapshot::take(&self.machine.real_home, &PRODUCT);
         let metadata = settled(&self.machine);
         self.new =
@@ -134,14 +143,16 @@ impl Site {
         windows
     }
 
-    fn undisturbed(&self, args: &[String]) -> Windows {
+    /// The calls that wrote records, and how many calls there were.
+    fn undisturbed(&self, args: &[String]) -> (Vec<u64>, u64) {
         let traced = self.trace(args, 0);
         let Outcome::Finished { count, code: 0 } = traced.outcome else { panic!("{args:?}: {traced:?}") };
         assert!(traced.twin_writes.len() >= 3, "the journal was written: {:?}", traced.twin_writes);
-        Windows::new(&traced.twin_writes, count)
+        (traced.twin_writes, count)
     }
 
-    fn plan(&self, tally: &mut Tally) {
+    fn plan(&self, tally: &mut Tally) -> Vec<String> {
+        let mut steps = Vec::new();
         let status = self.status().expect("an upgrade is open");
         for step in status["steps"].as_array().unwrap() {
             let name = step["name"].as_str().unwrap().to_owned();
@@ -149,9 +160,11 @@ impl Site {
                 tally.planned.insert(("committing".to_owned(), name));
             } else {
                 tally.planned.insert(("applying".to_owned(), name.clone()));
-                tally.planned.insert(("aborting".to_owned(), name));
+                tally.planned.insert(("aborting".to_owned(), name.clone()));
+                steps.push(name);
             }
         }
+        steps
     }
 
     /// `begin`, killed at this call.
