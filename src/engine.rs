@@ -72,6 +72,11 @@ pub trait World {
     fn inputs(&mut self, task: &Task<'_>) -> Result<Digest, MutationError>;
     /// Applies the step.
     fn apply(&mut self, task: &Task<'_>) -> Result<(), MutationError>;
+    /// Makes durable what the probe sees done: the crash may have come between an effect and its sync, and an outcome
+    /// must not outlive what it tells (I2).
+    fn make_durable(&mut self, _: &Task<'_>) -> Result<(), MutationError> {
+        Ok(())
+    }
     /// Names what an applied step made. Asked of the machine, not remembered, as a crash may have come between.
     fn outputs(&mut self, task: &Task<'_>) -> Result<Digest, MutationError>;
     /// Undoes the step.
@@ -264,7 +269,10 @@ fn perform(
     let sight = world.probe(&task).map_err(|source| failed(txn, step, source))?;
     let how = match (judge(direction, sight.seen), direction) {
         (Verdict::Halt, _) => return Err(foreign(txn, step, sight.what)),
-        (Verdict::Skip, _) => How::AlreadyDone,
+        (Verdict::Skip, _) => {
+            world.make_durable(&task).map_err(|source| failed(txn, step, source))?;
+            How::AlreadyDone
+        }
         (Verdict::Run, Direction::Forward) => {
             world.apply(&task).map_err(|source| failed(txn, step, source))?;
             How::Performed

@@ -9,6 +9,9 @@ use crate::effect::tree::{Context, atomic_write, make_dirs, parent_of};
 use crate::raw_path::RawPath;
 use crate::txn::{SideFile, StepId};
 
+/// How the names of the contents of edited files begin.
+pub const CONTENT_PREFIX: &str = "content-";
+
 /// The longest side file that is read back.
 const SIDE_FILE_LIMIT_BYTES: u64 = 256 << 20;
 
@@ -96,6 +99,18 @@ impl StateDir {
         Ok(SideFile { path, digest: Digest::of(content) })
     }
 
+    /// Removes the contents of edited files. They hold what a configuration holds, passwords included, so they stay no
+    /// longer than a transaction that may have to carry them again. Not synced: what comes back with a lost power is
+    /// removed by the next `begin`.
+    pub fn remove_contents(&self, fs: &dyn Fs) -> io::Result<()> {
+        for name in fs.list(&self.plan())? {
+            if name.as_encoded_bytes().starts_with(CONTENT_PREFIX.as_bytes()) {
+                fs.unlink(&self.plan().join(name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads a side file and holds it against the digest that names it.
     pub fn read_side(&self, fs: &dyn Fs, side: &SideFile) -> io::Result<Vec<u8>> {
         read_checked(fs, &self.root.join(side.path.as_path()), side.digest)
@@ -126,4 +141,55 @@ fn read_checked(fs: &dyn Fs, path: &Path, digest: Digest) -> io::Result<Vec<u8>>
         ));
     }
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effect::os::OsFs;
+
+    fn prepared(dir: &Path) -> StateDir {
+        let state = StateDir::default_for(&dir.join("kyligence"));
+        state.prepare(&OsFs).unwrap();
+        state
+    }
+
+    #[test]
+    fn it_lies_beside_the_home_closed_to_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = prepared(dir.path());
+        assert_eq!(state.root(), dir.path().join(".kytx/kyligence"));
+        assert_eq!(OsFs.stat(state.root()).unwrap().mode, 0o700);
+        state.prepare(&OsFs).unwrap();
+        for path in [state.lock(), state.holder(), state.child(), state.spare(), state.history()] {
+            assert_eq!(path.parent(), Some(state.root()));
+        }
+    }
+
+    #[test]
+    fn a_side_file_is_refused_once_it_is_not_what_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = prepared(dir.path());
+        let side = state.write_side(&OsFs, "carry.json", b"list").unwrap();
+        assert_eq!(state.read_side(&OsFs, &side).unwrap(), b"list");
+        state.write_side(&OsFs, "carry.json", b"another").unwrap();
+        let error = state.read_side(&OsFs, &side).unwrap_err();
+        assert!(error.to_string().contains("has been changed"), "{error}");
+        OsFs.unlink(&state.plan().join("carry.json")).unwrap();
+        let error = state.read_side(&OsFs, &side).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(error.to_string().contains("carry.json"), "{error}");
+    }
+
+    #[test]
+    fn i2_inputs_are_read_as_the_intent_names_them_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = prepared(dir.path());
+        let first = state.write_inputs(&OsFs, StepId(3), b"inodes").unwrap();
+        assert_eq!(state.read_inputs(&OsFs, StepId(3), first).unwrap(), b"inodes");
+        let second = state.write_inputs(&OsFs, StepId(3), b"others").unwrap();
+        assert!(state.read_inputs(&OsFs, StepId(3), first).is_err());
+        assert_eq!(state.read_inputs(&OsFs, StepId(3), second).unwrap(), b"others");
+        assert!(state.read_inputs(&OsFs, StepId(4), second).is_err());
+    }
 }

@@ -142,8 +142,10 @@ fn each_dangerous_dependency_has_one_file() {
         .filter(|stray| !outside_strings(stray, "bincode").is_empty())
         .collect();
     none(&bincode);
-    none(&strays("std::process::Command", |path| path.starts_with("effect/shell")));
-    none(&strays("Command::new", |path| path.starts_with("effect/shell") || path.starts_with("cli/")));
+    // The stand-in of the product runs its own scripts, on machines of its own making.
+    let may_run = |path: &str| path.starts_with("effect/shell") || path.starts_with("testbed/");
+    none(&strays("std::process::Command", may_run));
+    none(&strays("Command::new", may_run));
 }
 
 /// The parts of a line outside string literals that hold the word.

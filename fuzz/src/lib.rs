@@ -12,7 +12,8 @@ use kytx::txn::{
 pub type Target = fn(&[u8]);
 
 /// Every target and the name of its corpus in `fuzz/corpus/`.
-pub const TARGETS: &[(&str, Target)] = &[("decode", decode), ("replay", replay)];
+pub const TARGETS: &[(&str, Target)] =
+    &[("decode", decode), ("manifest", manifest), ("properties", properties), ("replay", replay)];
 
 /// I10: any bytes are a twin, a frame, a payload, or patches of a good twin; reading them never panics, and what is
 /// read is what was written.
@@ -33,6 +34,18 @@ pub fn decode(data: &[u8]) {
         assert_eq!(Frame::open(Head::START, frame.bytes()).expect("what was sealed opens"), frame);
     }
     patched_twin(data);
+}
+
+/// I10: any bytes are a manifest, or an archive's index; reading them never panics, and what is read is written as the
+/// very same bytes.
+pub fn manifest(data: &[u8]) {
+    kytx::backup::fuzz_decode(data);
+}
+
+/// Any bytes are a properties file: parsing never panics, an unchanged file is written back byte for byte, and setting
+/// a key changes that key and no other.
+pub fn properties(data: &[u8]) {
+    kytx::kyligence::properties::fuzz_properties(data);
 }
 
 /// Three bytes a patch: place, most significant byte first, and what is flipped there.
@@ -104,7 +117,7 @@ fn drive_to_the_end(mut txn: Txn) {
     for _ in 0..limit {
         let record = match txn.next() {
             Action::Append(record) => record,
-            Action::Intend { step, direction } => Record::Intent { step, direction, inputs: Digest::ZERO },
+            Action::Intend { step, direction } => intent(&txn, step, direction, Digest::ZERO),
             Action::Drive { step, direction } => Record::Done { step, direction, outputs: Digest::ZERO },
             Action::Await => Record::Commit { keep: Vec::new() },
             Action::Finish(outcome) => {
@@ -115,6 +128,15 @@ fn drive_to_the_end(mut txn: Txn) {
         txn.admit(&record).expect("what `next` asks for is admitted");
     }
     panic!("no end after {limit} records");
+}
+
+/// An intent as the engine writes it: what is undone is undone from the inputs it was applied from.
+fn intent(txn: &Txn, step: StepId, direction: Direction, forward_inputs: Digest) -> Record {
+    let inputs = match direction {
+        Direction::Forward => forward_inputs,
+        Direction::Backward => txn.inputs(step).expect("what is undone was intended"),
+    };
+    Record::Intent { step, direction, inputs }
 }
 
 /// Bytes that are turned into records; zeros once they are used up.
@@ -145,7 +167,7 @@ impl Source {
             Action::Intend { step, direction: Direction::Forward } if choice & 6 == 6 => {
                 Record::Found { step }
             }
-            Action::Intend { step, direction } => Record::Intent { step, direction, inputs: self.digest() },
+            Action::Intend { step, direction } => intent(txn, step, direction, self.digest()),
             Action::Drive { step, direction } => Record::Done { step, direction, outputs: self.digest() },
             Action::Await | Action::Finish(_) => self.record(txn.steps()),
         }

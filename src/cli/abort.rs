@@ -7,7 +7,7 @@ use super::exit::Exit;
 use super::place::Place;
 use super::session::{self, Session};
 use super::standing;
-use super::terminal::{ask, result, tell};
+use super::terminal::{ONLY_YES, ask, result, tell};
 use crate::effect::os::OsFs;
 use crate::engine::record;
 use crate::journal::read;
@@ -25,7 +25,7 @@ pub fn run(which: &WhichArgs, yes: bool, dry_run: bool) -> Result<Exit, CommandE
             return Err(too_late(&session.txn).hint(place.command("resume")));
         }
         Phase::Ended(Outcome::Aborted) if session.ended_now() => return Ok(driving::ended(&session.txn)),
-        Phase::Ended(_) => return Err(too_late(&session.txn)),
+        Phase::Ended(_) => return Err(too_late(&session.txn).hint(place.command("status"))),
         Phase::Planning | Phase::Aborting => session.tell(),
         Phase::Applying | Phase::Applied => {
             session.tell();
@@ -34,6 +34,7 @@ pub fn run(which: &WhichArgs, yes: bool, dry_run: bool) -> Result<Exit, CommandE
             }
             if !yes && !ask("Undo it?") {
                 return Err(CommandError::refused("not aborted: no confirmation was given")
+                    .why(ONLY_YES)
                     .state(standing::sentence(&session.txn))
                     .hint(place.command("abort --yes")));
             }
@@ -53,18 +54,16 @@ pub fn run(which: &WhichArgs, yes: bool, dry_run: bool) -> Result<Exit, CommandE
 fn too_late(txn: &Txn) -> CommandError {
     let why = match txn.phase() {
         Phase::Committing => "it is committed: from the commit on there is no way back",
-        _ => "nothing is open",
+        _ => "it has ended: nothing is open",
     };
     CommandError::new(Exit::NotOpen, "cannot abort").why(why).state(standing::sentence(txn))
 }
 
 fn dry(place: &Place) -> Result<Exit, CommandError> {
     let view = read(&OsFs, place.state.root()).map_err(|error| session::journal_error(&error, place))?;
-    let txn = Txn::replay(view.frames.iter().map(|frame| &frame.record))
-        .map_err(|error| CommandError::new(Exit::Journal, "the journal makes no sense").because(&error))?
-        .ok_or_else(|| CommandError::new(Exit::Journal, "the journal is empty"))?;
+    let txn = session::replay(view.frames.iter().map(|frame| &frame.record), place)?;
     if matches!(txn.phase(), Phase::Committing | Phase::Ended(_)) {
-        return Err(too_late(&txn));
+        return Err(too_late(&txn).hint(place.command("status")));
     }
     for line in would_undo(&txn) {
         result(&line);

@@ -13,7 +13,7 @@ use super::plan;
 use super::progress::Meter;
 use super::session::{self, Session};
 use super::standing;
-use super::terminal::{ask, tell};
+use super::terminal::{ONLY_YES, ask, tell};
 use crate::effect::fs::exists;
 use crate::effect::lock::RunLock;
 use crate::effect::os::OsFs;
@@ -21,7 +21,7 @@ use crate::effect::signal::StopRequests;
 use crate::engine::record;
 use crate::journal::Store;
 use crate::kyligence::home::Home;
-use crate::kyligence::preflight::blocks;
+use crate::kyligence::preflight::{Severity, blocks};
 use crate::mutate::content_name;
 use crate::raw_path::RawPath;
 use crate::txn::{Phase, Record, Txn};
@@ -43,7 +43,11 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     let place = Place::of(&args.which)?;
     let saved = options.plan.as_deref().map(plan::load).transpose()?;
     // Before the first directory is made: what is no home gets no state directory.
-    let path = place.home.as_deref().ok_or_else(|| CommandError::usage("no home was given"))?;
+    let path = place.home.as_deref().ok_or_else(|| {
+        CommandError::usage("no home was given")
+            .why("a state directory does not say which home is to be upgraded")
+            .hint("kytx begin /path/to/kylin-home --package FILE")
+    })?;
     Home::recognise(&OsFs, path).map_err(|error| not_a_home(&place, path, &error))?;
     place.check_state_dir(path)?;
     place.state.prepare(&OsFs).map_err(|error| {
@@ -65,9 +69,10 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     if let Some(name) = &options.stop_before
         && !draft.steps.iter().any(|step| step.name == *name)
     {
-        return Err(
-            CommandError::usage(format!("the plan has no step `{name}`")).hint("kytx plan ... lists them")
-        );
+        let names: Vec<&str> = draft.steps.iter().map(|step| step.name.as_str()).collect();
+        return Err(CommandError::usage(format!("the plan has no step `{name}`"))
+            .why(format!("it has {}", names.join(", ")))
+            .hint("kytx plan ..., which lists the steps with what they do"));
     }
     confirm(&draft, options.silent)?;
     let mut session = seal(&place, &draft, lock, stop)?;
@@ -89,7 +94,7 @@ fn not_a_home(
         CommandError::refused(format!("`{}` cannot be upgraded", RawPath::from(path))).because(error);
     match crate::journal::read(&OsFs, place.state.root()) {
         Ok(_) => refused.hint(place.command("status")),
-        Err(_) => refused,
+        Err(_) => refused.hint("give the path of the installed home"),
     }
 }
 
@@ -111,6 +116,7 @@ fn make_way(place: &Place) -> Result<(), CommandError> {
             store.retire(&into).map_err(|error| session::journal_error(&error, place))?;
         }
     }
+    session::forget_contents(place);
     let spare = state.spare();
     if exists(&OsFs, &spare).unwrap_or(true) {
         return Err(CommandError::new(
@@ -126,9 +132,11 @@ fn make_way(place: &Place) -> Result<(), CommandError> {
 
 fn confirm(draft: &Draft, silent: bool) -> Result<(), CommandError> {
     if blocks(&draft.findings, &draft.overridden) {
+        let blocking: Vec<_> =
+            draft.findings.iter().filter(|finding| finding.severity == Severity::Block).cloned().collect();
         let mut error = CommandError::refused("the preconditions do not hold");
-        error.why = finding_lines(&draft.findings, &draft.overridden);
-        return Err(error);
+        error.why = finding_lines(&blocking, &draft.overridden);
+        return Err(error.hint("kytx check ..., with the same words, until nothing blocks"));
     }
     for line in plan::lines(draft) {
         tell(&line);
@@ -138,6 +146,7 @@ fn confirm(draft: &Draft, silent: bool) -> Result<(), CommandError> {
         return Ok(());
     }
     Err(CommandError::refused("not begun: no confirmation was given")
+        .why(ONLY_YES)
         .hint("add `--silent` to be asked nothing"))
 }
 

@@ -7,7 +7,7 @@ use super::exit::Exit;
 use super::place::Place;
 use super::session::Session;
 use super::standing;
-use super::terminal::{ask, bytes, result, tell};
+use super::terminal::{ONLY_YES, ask, bytes, result, tell};
 use crate::effect::os::OsFs;
 use crate::effect::tree::measure_tree;
 use crate::engine::record;
@@ -27,13 +27,14 @@ pub fn run(which: &WhichArgs, yes: bool, keep: &[String]) -> Result<Exit, Comman
                 keep.iter().map(|name| step_named(&session.txn, name)).collect::<Result<_, _>>()?;
             if let Some(id) = keep.iter().find(|id| session.txn.steps()[id.index()].stage != Stage::Cleanup) {
                 let name = &session.txn.steps()[id.index()].name;
-                return Err(CommandError::usage(format!(
-                    "`{name}` deletes nothing, so it cannot be left out"
-                )));
+                return Err(CommandError::usage(format!("`{name}` cannot be left out"))
+                    .why("it deletes nothing; only what a commit deletes can be kept")
+                    .hint(place.command("status")));
             }
             freed = Some(list(&session.txn, &keep));
             if !yes && !ask("Delete this? After it there is no way back.") {
                 return Err(CommandError::refused("not committed: no confirmation was given")
+                    .why(ONLY_YES)
                     .state(standing::sentence(&session.txn))
                     .hint(place.command("commit --yes")));
             }
@@ -46,6 +47,7 @@ pub fn run(which: &WhichArgs, yes: bool, keep: &[String]) -> Result<Exit, Comman
                 .why("only an upgrade whose every step is applied can be committed")
                 .state(standing::sentence(&session.txn));
             error.hints = standing::next_commands(&session.txn, &place);
+            error.hints.extend(error.hints.is_empty().then(|| place.command("status")));
             return Err(error);
         }
     }

@@ -100,6 +100,7 @@ pub fn draft(
                 RawPath::from(new.path.as_path())
             ))
             .because(&error)
+            .hint("give the new release as the vendor ships it")
         })?;
     if let Some(base) = &base {
         check_base(base, &home)?;
@@ -108,7 +109,7 @@ pub fn draft(
 
     meter.start("survey");
     let old = Manifest::walk(&OsFs, &home.path, Contents::Skip, 2, &no_tick)
-        .map_err(|error| CommandError::refused("cannot list the home").because(&error))?;
+        .map_err(|error| cannot_read(&error))?;
     let txn = txn.unwrap_or_else(|| new_txn_id(&home.path));
     let kind = upgrade.as_ref().copied().unwrap_or(UpgradeKind::Minor);
     let (cube, remarks) = cube_decision(args.cube_backup, kind, &home, &txn)?;
@@ -146,17 +147,29 @@ pub fn draft(
 
 fn recognise(place: &Place) -> Result<Home, CommandError> {
     let path = place.home.as_deref().ok_or_else(|| {
-        CommandError::usage("no home was given").hint("kytx begin /path/to/kylin-home --package FILE")
+        CommandError::usage("no home was given")
+            .why("a state directory does not say which home is to be upgraded")
+            .hint("kytx begin /path/to/kylin-home --package FILE")
     })?;
     Home::recognise(&OsFs, path).map_err(|error| {
-        CommandError::refused(format!("`{}` cannot be upgraded", RawPath::from(path))).because(&error)
+        CommandError::refused(format!("`{}` cannot be upgraded", RawPath::from(path)))
+            .because(&error)
+            .hint("give the path of the installed home")
     })
+}
+
+fn cannot_read(error: &(dyn std::error::Error + 'static)) -> CommandError {
+    CommandError::refused("the home cannot be read")
+        .because(error)
+        .hint("run kytx as the user that owns the home, or as root")
 }
 
 fn read_package(path: &Path, what: &str, home: &Home, meter: &Meter) -> Result<Seen, CommandError> {
     let show = RawPath::from(path);
     let refuse = |error: &(dyn std::error::Error + 'static)| {
-        CommandError::refused(format!("the {what} `{show}` cannot be used")).because(error)
+        CommandError::refused(format!("the {what} `{show}` cannot be used"))
+            .because(error)
+            .hint("give the package as it was downloaded, after a look at the vendor's check sum")
     };
     let path = real_path(&absolute(path)?).map_err(|error| refuse(&error))?;
     if path.starts_with(&home.path) || home.path.starts_with(&path) {
@@ -202,7 +215,9 @@ fn check_base(base: &Seen, home: &Home) -> Result<(), CommandError> {
     let show = RawPath::from(base.path.as_path());
     let package =
         Package::recognise(&name_of(base), &base.scanned.texts, &base.scanned.manifest).map_err(|error| {
-            CommandError::refused(format!("`{show}` is no package of the product")).because(&error)
+            CommandError::refused(format!("`{show}` is no package of the product"))
+                .because(&error)
+                .hint("give the package that the home was installed from, or leave `--old-package` out")
         })?;
     if package.identity.version.numbers != home.identity.version.numbers {
         return Err(CommandError::refused(format!("the old package `{show}` is not the home's release"))
@@ -219,10 +234,14 @@ fn overrides(given: &[String]) -> Result<(BTreeMap<String, String>, Vec<CheckId>
         let (id, reason) =
             text.split_once('=').filter(|(_, reason)| !reason.trim().is_empty()).ok_or_else(|| {
                 CommandError::usage(format!("`--override {text}` gives no reason"))
+                    .why("an override is recorded with the reason for it")
                     .hint("--override CHECK=REASON")
             })?;
-        let known: CheckId = serde_json::from_value(id.into())
-            .map_err(|_| CommandError::usage(format!("there is no check `{id}`")))?;
+        let known: CheckId = serde_json::from_value(id.into()).map_err(|_| {
+            CommandError::usage(format!("there is no check `{id}`"))
+                .why("an override names the check of the finding that it answers")
+                .hint("--override CHECK=REASON, with a CHECK that `kytx check` shows")
+        })?;
         reasons.insert(id.to_owned(), reason.to_owned());
         ids.push(known);
     }
@@ -250,31 +269,30 @@ fn cube_decision(
         };
         return Ok((None, vec![why.to_owned()]));
     }
-    let working_dir = home
-        .working_dir()
-        .map_err(|error| CommandError::refused("the cube data cannot be copied").because(&error))?;
+    let working_dir = home.working_dir().map_err(|error| no_cube_copy().because(&error))?;
     let shared = RawPath::from(working_dir.shared.as_str());
     if scheme(&shared) != Some("file") {
-        return Err(CommandError::refused("the cube data cannot be copied")
-            .why(format!("the working directory is `{shared}`, and this version of kytx copies cube data only in `file:` working directories"))
-            .hint("copy them by hand (`hadoop distcp`), then add `--cube-backup none`"));
+        return Err(no_cube_copy()
+            .why(format!("the working directory is `{shared}`, and this version of kytx copies cube data only in `file:` working directories")));
     }
     let Some(instance) = working_dir.instance else {
-        return Err(CommandError::refused("the cube data cannot be copied")
-            .why("the metadata store is a local directory, so this instance's folder of the working directory is not known")
-            .hint("copy them by hand, then add `--cube-backup none`"));
+        return Err(no_cube_copy()
+            .why("the metadata store is a local directory, so this instance's folder of the working directory is not known"));
     };
     let source = RawPath::from(instance.as_str());
-    LocalHdfs::new(&OsFs)
-        .reach(&source)
-        .map_err(|error| CommandError::refused("the cube data cannot be copied").because(&error))?;
+    LocalHdfs::new(&OsFs).reach(&source).map_err(|error| no_cube_copy().because(&error))?;
     let root = shared.join(&"_kytx".into()).join(&txn.0.as_str().into());
     Ok((Some(CubeCopy { source, root }), Vec::new()))
 }
 
+fn no_cube_copy() -> CommandError {
+    CommandError::refused("the cube data cannot be copied")
+        .hint("copy them by hand (`hadoop distcp`), then add `--cube-backup none`")
+}
+
 fn cube_space(cube: Option<&CubeCopy>) -> Result<Option<(PathBuf, u64)>, CommandError> {
     let Some(cube) = cube else { return Ok(None) };
-    let refuse = |error| CommandError::refused("the cube data cannot be measured").because(&error);
+    let refuse = |error| no_cube_copy().because(&error);
     let path = local_path(&cube.source).map_err(refuse)?;
     let (bytes, _) = LocalHdfs::new(&OsFs).measure(&cube.source).map_err(refuse)?;
     Ok(Some((path, bytes)))
@@ -312,7 +330,7 @@ fn survey_home(
         hash: &mut |path| Ok(hash_file(&OsFs, &home.path.join(path.as_path()), &no_tick)?.1),
         expect: &mut |path| item_digest(&OsFs, &home.path.join(path.as_path()), 2),
     };
-    survey(&mut input).map_err(|error| CommandError::refused("cannot survey the home").because(&error))
+    survey(&mut input).map_err(|error| cannot_read(&error))
 }
 
 fn plan_inputs(
@@ -346,8 +364,7 @@ fn plan_inputs(
 /// The name that the manual's way back expects, unless something has it already: that is not ours to replace.
 fn archive_name(home: &Home, txn: &TxnId) -> Result<PathBuf, CommandError> {
     let usual = sibling(&home.path, ".backup.tar.gz");
-    let taken = exists(&OsFs, &usual)
-        .map_err(|error| CommandError::refused("cannot look beside the home").because(&error))?;
+    let taken = exists(&OsFs, &usual).map_err(|error| cannot_read(&error))?;
     Ok(if taken { sibling(&home.path, &format!(".{}.backup.tar.gz", &txn.0)) } else { usual })
 }
 

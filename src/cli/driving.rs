@@ -7,10 +7,11 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
 use super::progress::Meter;
-use super::session::{Session, with_machine};
+use super::session::{self, Session, with_machine};
 use super::standing;
 use super::terminal::{result, tell};
-use crate::engine::{Control, DriveError, Event, How, MutationError, Rest, drive, record};
+use crate::engine::{Control, DriveError, Event, How, Rest, drive, record};
+use crate::journal::JournalError;
 use crate::mutate::{Downtime, Machine};
 use crate::txn::{AbortReason, Direction, Mutation, Outcome, Phase, Record, StepId, Txn};
 
@@ -44,7 +45,12 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
         (rest, machine.downtime())
     })?;
     match rest {
-        Ok(rest) => Ok(rested(rest, &session.txn, place, downtime)),
+        Ok(rest) => {
+            if matches!(rest, Rest::Ended(_)) {
+                session::forget_contents(place);
+            }
+            Ok(rested(rest, &session.txn, place, downtime))
+        }
         Err(error) => Err(failure(&error, &session.txn, place)),
     }
 }
@@ -66,6 +72,7 @@ fn drive_once(
             let line = step_line(txn, *step, *direction);
             let ending = match how {
                 How::Performed => format!("done, {:.1} s", begun.elapsed().as_secs_f64()),
+                How::AlreadyDone if *direction == Direction::Backward => "nothing to do".to_owned(),
                 How::AlreadyDone => "done already".to_owned(),
                 How::Found => "found so".to_owned(),
             };
@@ -91,6 +98,7 @@ pub fn step_named(txn: &Txn, name: &str) -> Result<StepId, CommandError> {
         let names: Vec<&str> = txn.steps().iter().map(|step| step.name.as_str()).collect();
         CommandError::usage(format!("the plan has no step `{name}`"))
             .why(format!("it has {}", names.join(", ")))
+            .hint("kytx status, which lists the steps with what they do")
     })
 }
 
@@ -100,7 +108,10 @@ fn rested(rest: Rest, txn: &Txn, place: &Place, downtime: Option<Downtime>) -> E
             applied(txn, place, downtime);
             Exit::Done
         }
-        Rest::Ended(_) => ended(txn),
+        Rest::Ended(_) => {
+            tell_downtime(downtime);
+            ended(txn)
+        }
         Rest::StoppedBefore(step) => {
             let name = txn.step(step).map(|step| step.name.as_str()).unwrap_or_default();
             result(&format!("Stopped before `{name}`, as asked. {}", standing::sentence(txn)));
@@ -143,6 +154,12 @@ pub fn applied(txn: &Txn, place: &Place, downtime: Option<Downtime>) {
         // The line that Kyligence Manager looks for (reference 9.5), in its very shape.
         result(&format!("Backup location:{archive}"));
     }
+    tell_downtime(downtime);
+    let verb = [place.command("commit"), place.command("abort")];
+    result(&format!("{} Then: `{}` or `{}`.", standing::sentence(txn), verb[0], verb[1]));
+}
+
+fn tell_downtime(downtime: Option<Downtime>) {
     if let Some(downtime) = downtime {
         result(&format!(
             "Downtime: {:.1} s, of which kytx {:.3} s and the product's own scripts {:.1} s.",
@@ -151,8 +168,6 @@ pub fn applied(txn: &Txn, place: &Place, downtime: Option<Downtime>) {
             downtime.product.as_secs_f64()
         ));
     }
-    let verb = [place.command("commit"), place.command("abort")];
-    result(&format!("{} Then: `{}` or `{}`.", standing::sentence(txn), verb[0], verb[1]));
 }
 
 /// What failed, why, in what state the machine is, what to type.
@@ -161,16 +176,27 @@ pub fn failure(error: &DriveError, txn: &Txn, place: &Place) -> CommandError {
         DriveError::Failed { .. } => Exit::Open,
         DriveError::Foreign { .. } => Exit::Foreign,
         DriveError::Interrupted => Exit::Interrupted,
+        // Its ballast is set free: opened afresh it has room, and the transaction is as it was.
+        DriveError::Journal(JournalError::Full { .. }) => Exit::Open,
         DriveError::Journal(_) => Exit::Journal,
         DriveError::Illegal(_) => Exit::Fault,
     };
-    let mut made = CommandError::new(exit, error.to_string()).state(standing::sentence(txn));
+    let mut made = match error {
+        DriveError::Foreign { name, what, .. } => {
+            CommandError::new(exit, format!("step `{name}`: the machine is not as the journal says"))
+                .why(what)
+        }
+        other => CommandError::new(exit, other.to_string()),
+    }
+    .state(standing::sentence(txn));
     if let Some(source) = std::error::Error::source(error) {
         made = made.because(source);
     }
-    if let DriveError::Failed { source: MutationError::Failed(_), .. } = error
-        && made.why.iter().any(|why| why.contains("os error 28") || why.contains("os error 122"))
-    {
+    // ENOSPC, EDQUOT, and a package that would not fit; errors lose their kind on the way here, and keep their words.
+    let is_full = |why: &String| {
+        ["os error 28", "os error 122", "bytes that are free"].iter().any(|words| why.contains(words))
+    };
+    if exit == Exit::Open && made.why.iter().any(is_full) {
         made = made.hint(format!("free space on the file system of `{}`", place.state.root().display()));
     }
     if exit == Exit::Foreign {

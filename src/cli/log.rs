@@ -64,5 +64,7 @@ fn as_text(frame: &Frame, steps: &[Step]) -> String {
         Record::Commit { keep } => keep.iter().map(name).collect::<Vec<_>>().join(" "),
         Record::End { outcome } => serde_json::to_string(outcome).unwrap_or_default(),
     };
-    format!("{:>4} {:<8} {what}", frame.lsn, frame.record.kind())
+    let line = format!("{:>4} {:<8} {what}", frame.lsn, frame.record.kind());
+    // A commit that keeps nothing has nothing to add.
+    line.trim_end().to_owned()
 }

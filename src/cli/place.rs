@@ -60,10 +60,13 @@ impl Place {
         format!("kytx {command}{}", self.words)
     }
 
-    /// Refuses a state directory that cannot do its work: on another file system than the home, inside it, or on a
+    /// Refuses a home or a state directory that the product's metadata tool could not work with, and a state directory
+    /// that cannot do its work: on another file system than the home, inside it, or on a
     /// network file system, where locks and renames do not mean what they mean here.
     pub fn check_state_dir(&self, home: &Path) -> Result<(), CommandError> {
         let root = self.state.root();
+        check_for_the_metadata_tool(home)?;
+        check_for_the_metadata_tool(root)?;
         let show = RawPath::from(root);
         if root.starts_with(home) {
             return Err(CommandError::refused(format!("the state directory `{show}` lies inside the home"))
@@ -71,13 +74,17 @@ impl Place {
                 .hint("kytx begin ... --state-dir DIR, with DIR beside the home"));
         }
         if home.starts_with(root) {
-            return Err(CommandError::refused(format!("the home lies inside the state directory `{show}`")));
+            return Err(CommandError::refused(format!("the home lies inside the state directory `{show}`"))
+                .why("a tree cannot be swapped with one that it lies in")
+                .hint("kytx begin ... --state-dir DIR, with DIR beside the home"));
         }
         let there = root.ancestors().find(|dir| stat_opt(&OsFs, dir).is_ok_and(|meta| meta.is_some()));
         let there = there.unwrap_or(Path::new("/"));
         let device = |path: &Path| {
             OsFs.stat(path).map(|meta| meta.dev).map_err(|error| {
-                CommandError::refused(format!("cannot look at `{}`", RawPath::from(path))).because(&error)
+                CommandError::refused(format!("cannot look at `{}`", RawPath::from(path)))
+                    .because(&error)
+                    .hint("run kytx as the user that owns the home")
             })
         };
         if device(there)? != device(parent_of(home))? {
@@ -87,10 +94,24 @@ impl Place {
         }
         if is_nfs(there) {
             return Err(CommandError::refused(format!("the state directory `{show}` is on NFS"))
-                .why("file locks and renames there do not give the guarantees that kytx builds on"));
+                .why("file locks and renames there do not give the guarantees that kytx builds on")
+                .hint("kytx begin ... --state-dir DIR, with DIR on a local disk"));
         }
         Ok(())
     }
+}
+
+/// The product's metadata tool cuts paths at a blank, backs up nothing, and reports success; the way back would hand it
+/// the backup in the state directory. Found here, not in the downtime.
+fn check_for_the_metadata_tool(path: &Path) -> Result<(), CommandError> {
+    let fit = path.to_str().is_some_and(|text| !text.contains(char::is_whitespace));
+    if fit {
+        return Ok(());
+    }
+    let show = RawPath::from(path);
+    Err(CommandError::refused(format!("the product's metadata tool cannot work with the path `{show}`"))
+        .why("it cuts a path at a blank, and takes UTF-8 only")
+        .hint("move the home, or give a --state-dir, so that neither path has such a name in it"))
 }
 
 #[allow(clippy::unnecessary_cast, reason = "the width differs between architectures")]
@@ -111,7 +132,9 @@ pub fn quoted(path: &OsStr) -> String {
 /// A path made absolute, without resolving anything.
 pub fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
     std::path::absolute(path).map_err(|error| {
-        CommandError::usage(format!("cannot resolve `{}`", RawPath::from(path))).because(&error)
+        CommandError::usage(format!("cannot resolve `{}`", RawPath::from(path)))
+            .because(&error)
+            .hint("give an absolute path")
     })
 }
 
@@ -137,6 +160,7 @@ fn real_home(named: &Path) -> Result<PathBuf, CommandError> {
 
 fn unresolved(path: &Path) -> CommandError {
     CommandError::refused(format!("cannot find `{}`", RawPath::from(path)))
+        .hint("give the path of the installed home")
 }
 
 #[cfg(test)]

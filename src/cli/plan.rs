@@ -67,13 +67,19 @@ fn save(draft: &Draft, out: &Path) -> Result<(), CommandError> {
         steps: draft.steps.clone(),
     };
     let text = serde_json::to_vec_pretty(&saved).expect("BUG: a plan has a JSON form");
-    atomic_write(&OsFs, &absolute(out)?, &text, 0o600)
-        .map_err(|error| CommandError::refused("cannot save the plan").because(&error))
+    atomic_write(&OsFs, &absolute(out)?, &text, 0o600).map_err(|error| {
+        CommandError::refused("cannot save the plan")
+            .because(&error)
+            .hint("kytx plan ... --out FILE, with another FILE")
+    })
 }
 
 /// Reads a saved plan.
 pub fn load(path: &Path) -> Result<SavedPlan, CommandError> {
-    let refuse = || CommandError::refused(format!("`{}` is no saved plan", RawPath::from(path)));
+    let refuse = || {
+        CommandError::refused(format!("`{}` is no saved plan", RawPath::from(path)))
+            .hint("kytx plan ... --out FILE, and read it")
+    };
     let text =
         read_file(&OsFs, &absolute(path)?, PLAN_LIMIT_BYTES).map_err(|error| refuse().because(&error))?;
     let saved: SavedPlan = serde_json::from_slice(&text).map_err(|error| refuse().because(&error))?;

@@ -5,7 +5,7 @@ use super::driving::{self, Driving};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
-use super::session::Session;
+use super::session::{self, Session};
 use super::standing;
 use crate::txn::Phase;
 
@@ -20,7 +20,12 @@ pub fn run(
     match session.txn.phase() {
         Phase::Ended(_) if session.ended_now() => Ok(driving::ended(&session.txn)),
         Phase::Ended(_) => {
-            Err(CommandError::new(Exit::NotOpen, "nothing is open").state(standing::sentence(&session.txn)))
+            // The run that ended it may have been killed before it did this.
+            session::forget_contents(&place);
+            Err(CommandError::new(Exit::NotOpen, "nothing is open")
+                .why("the last upgrade has ended")
+                .state(standing::sentence(&session.txn))
+                .hint(place.command("status")))
         }
         Phase::Applied => {
             driving::applied(&session.txn, &place, None);

@@ -41,11 +41,14 @@ pub struct Session {
 pub fn lock(place: &Place, command: &str) -> Result<RunLock, CommandError> {
     let state = &place.state;
     RunLock::take(&OsFs, &state.lock(), &state.holder(), &place.command(command)).map_err(|error| match error {
-        LockError::Held(_) => CommandError::new(Exit::Locked, error.to_string())
+        LockError::Held(ref holder) => CommandError::new(Exit::Locked, "another kytx is at work")
+            .why(holder.as_ref().map_or_else(|| "it has not said yet who it is".to_owned(), ToString::to_string))
             .state("This command did nothing. Removing the lock file is always wrong: it is let go when that process ends.")
             .hint(place.command("status")),
         LockError::Io { ref source, .. } => {
-            CommandError::new(Exit::Fault, error.to_string()).because(source).state("Nothing was changed.")
+            CommandError::new(Exit::Fault, error.to_string()).because(source)
+                .state("Nothing was changed.")
+                .hint("run kytx as the user that began the upgrade")
         }
     })
 }
@@ -54,7 +57,10 @@ pub fn lock(place: &Place, command: &str) -> Result<RunLock, CommandError> {
 pub fn wait_for_orphans(place: &Place, stop: &StopRequests) -> Result<(), CommandError> {
     let child = place.state.child();
     let fault = |error: io::Error| {
-        CommandError::new(Exit::Fault, "cannot look for programs of an earlier run").because(&error)
+        CommandError::new(Exit::Fault, "cannot look for programs of an earlier run")
+            .because(&error)
+            .state("This command did nothing.")
+            .hint(place.command("status"))
     };
     let begun = Instant::now();
     let mut told = false;
@@ -89,13 +95,17 @@ pub fn listen() -> StopRequests {
     StopRequests::listen(told).unwrap_or_else(|_| StopRequests::none())
 }
 
+fn begin_words(place: &Place) -> String {
+    place.command("begin").replacen(" begin", " begin --package FILE", 1)
+}
+
 /// What an unreadable journal means to the operator.
 pub fn journal_error(error: &OpenError, place: &Place) -> CommandError {
     if matches!(error, OpenError::NoJournal { .. }) {
         return CommandError::new(Exit::NotOpen, "no upgrade is open here")
             .because(error)
             .state("Nothing was changed.")
-            .hint(place.command("begin").replacen(" begin", " begin --package FILE", 1));
+            .hint(begin_words(place));
     }
     let exit = if error.is_unreadable() {
         Exit::Journal
@@ -117,7 +127,8 @@ impl Session {
         if !crate::effect::fs::exists(&OsFs, state.root()).unwrap_or(false) {
             return Err(CommandError::new(Exit::NotOpen, "no upgrade is open here")
                 .why(format!("there is no state directory `{}`", state.root().display()))
-                .state("Nothing was changed."));
+                .state("Nothing was changed.")
+                .hint(begin_words(place)));
         }
         let lock = lock(place, command)?;
         let stop = listen();
@@ -150,18 +161,28 @@ pub fn open_journal(place: &Place) -> Result<(Store<'static>, Txn, bool), Comman
     for repair in &opened.repairs {
         tell(&format!("kytx: {repair}"));
     }
-    let records: Vec<&Record> = opened.records.iter().map(|(_, record)| record).collect();
-    match Txn::replay(records) {
-        Ok(Some(txn)) => {
-            let completed = |repair: &Repair| matches!(repair, Repair::TwinCompleted { .. });
-            let completed = opened.repairs.iter().any(completed);
-            Ok((opened.store, txn, completed))
-        }
-        Ok(None) => Err(CommandError::new(Exit::Journal, "the journal is empty")),
-        Err(illegal) => Err(CommandError::new(Exit::Journal, "the journal makes no sense")
-            .because(&illegal)
-            .state("Nothing was changed.")),
-    }
+    let txn = replay(opened.records.iter().map(|(_, record)| record), place)?;
+    let completed = |repair: &Repair| matches!(repair, Repair::TwinCompleted { .. });
+    let completed = opened.repairs.iter().any(completed);
+    Ok((opened.store, txn, completed))
+}
+
+/// Folds the records of a journal.
+pub fn replay<'a>(records: impl IntoIterator<Item = &'a Record>, place: &Place) -> Result<Txn, CommandError> {
+    let senseless = || {
+        CommandError::new(Exit::Journal, "the journal makes no sense")
+            .state("Nothing was changed.")
+            .hint(format!("keep `{}` as it is, and see journal-format.md", place.state.root().display()))
+    };
+    Txn::replay(records)
+        .map_err(|illegal| senseless().because(&illegal))?
+        .ok_or_else(|| senseless().why("it is empty"))
+}
+
+/// Removes what may hold secrets once no transaction can need it. A failure is passed over: the next `begin` tries
+/// again.
+pub fn forget_contents(place: &Place) {
+    let _ = place.state.remove_contents(&OsFs);
 }
 
 /// Makes the machine that mutations act on, for the length of a piece of work.
@@ -177,6 +198,7 @@ pub fn with_machine<T>(
         CommandError::new(Exit::Fault, "cannot use the state directory")
             .because(&error)
             .state("Nothing was changed.")
+            .hint(format!("free space there, or change its rights, then {}", place.command("resume")))
     };
     state.prepare(&OsFs).map_err(fault)?;
     let log = RunLog::create(&state.log(), command).map_err(fault)?;

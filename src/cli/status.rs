@@ -6,7 +6,7 @@ use super::args::WhichArgs;
 use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
-use super::session::journal_error;
+use super::session::{self, journal_error};
 use super::standing;
 use super::terminal::result;
 use crate::effect::fs::exists;
@@ -19,9 +19,7 @@ use crate::txn::{AbortReason, Txn};
 pub fn run(which: &WhichArgs, json: bool) -> Result<Exit, CommandError> {
     let place = Place::of(which)?;
     let view = read(&OsFs, place.state.root()).map_err(|error| journal_error(&error, &place))?;
-    let txn = Txn::replay(view.frames.iter().map(|frame| &frame.record))
-        .map_err(|error| CommandError::new(Exit::Journal, "the journal makes no sense").because(&error))?
-        .ok_or_else(|| CommandError::new(Exit::Journal, "the journal is empty"))?;
+    let txn = session::replay(view.frames.iter().map(|frame| &frame.record), &place)?;
     let holder = live_holder(&OsFs, &place.state.holder());
     if json {
         let status = as_json(&txn, &view, holder.as_ref(), &place);

@@ -22,6 +22,10 @@ pub fn is_watched() -> bool {
     io::stderr().is_terminal()
 }
 
+/// Why an answer was none.
+pub const ONLY_YES: &str =
+    "only `y`, `Y` and `yes` are yes; anything else, an empty answer and the end of input are no";
+
 /// Asks a yes-or-no question. Only `y`, `Y` and `yes` are yes; an empty answer and the end of input are no.
 pub fn ask(question: &str) -> bool {
     let _ = write!(io::stderr().lock(), "{question} (y/N) > ");

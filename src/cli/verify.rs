@@ -10,7 +10,7 @@ use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
 use super::progress::Meter;
-use super::session::{journal_error, listen};
+use super::session::{self, journal_error, listen};
 use super::standing;
 use super::terminal::result;
 use crate::backup::compare::Ignoring;
@@ -48,13 +48,12 @@ pub fn run(which: &WhichArgs, level: LevelArgs, json: bool) -> Result<Exit, Comm
         _ => Level::Standard,
     };
     let view = read(&OsFs, place.state.root()).map_err(|error| journal_error(&error, &place))?;
-    let txn = Txn::replay(view.frames.iter().map(|frame| &frame.record))
-        .map_err(|error| CommandError::new(Exit::Journal, "the journal makes no sense").because(&error))?
-        .ok_or_else(|| CommandError::new(Exit::Journal, "the journal is empty"))?;
+    let txn = session::replay(view.frames.iter().map(|frame| &frame.record), &place)?;
     if matches!(txn.phase(), Phase::Committing | Phase::Ended(_)) {
         return Err(CommandError::new(Exit::NotOpen, "there is nothing to verify")
             .why("the backups of an upgrade go with its commit, and are not needed after an abort")
-            .state(standing::sentence(&txn)));
+            .state(standing::sentence(&txn))
+            .hint(place.command("status")));
     }
     let stop = listen();
     let meter = Meter::new();
@@ -66,7 +65,10 @@ pub fn run(which: &WhichArgs, level: LevelArgs, json: bool) -> Result<Exit, Comm
     let verifier = Verifier { place: &place, txn: &txn, level, tick: &tick };
     let checked = verifier.all().map_err(|error| {
         let exit = if stop.count() > 0 { Exit::Interrupted } else { Exit::Fault };
-        CommandError::new(exit, "cannot verify").because(&error).state(standing::sentence(&txn))
+        CommandError::new(exit, "cannot verify")
+            .because(&error)
+            .state(standing::sentence(&txn))
+            .hint(place.command("verify"))
     })?;
     meter.clear();
     Ok(report(&checked, level, json))

@@ -127,11 +127,17 @@ pub fn start_ticks(pid: u32) -> Option<u64> {
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// The name of the user who runs kytx, by the environment, else by number.
+/// The name of the user who runs kytx: by the user database, else by number. The environment is not asked, as `su` and
+/// cron leave somebody else's name there.
 pub fn user_name() -> String {
-    std::env::var("USER")
-        .or_else(|_| std::env::var("LOGNAME"))
-        .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()))
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    });
+    named.unwrap_or_else(|| format!("uid {uid}"))
 }
 
 #[cfg(test)]
@@ -153,6 +159,19 @@ mod tests {
         drop(held);
         let _again = RunLock::take(&OsFs, &lock, &holder, "kytx abort").unwrap();
         assert_eq!(live_holder(&OsFs, &holder).unwrap().command, "kytx abort");
+    }
+
+    #[test]
+    fn what_cannot_be_locked_is_told_and_a_broken_holder_is_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lock, path) = (dir.path().join("lock"), dir.path().join("holder.json"));
+        let error = RunLock::take(&OsFs, &dir.path().join("none/lock"), &path, "kytx begin").unwrap_err();
+        assert!(matches!(error, LockError::Io { .. }), "{error}");
+        let _held = RunLock::take(&OsFs, &lock, &path, "kytx begin").unwrap();
+        atomic_write(&OsFs, &path, b"{", 0o644).unwrap();
+        // The kernel's lock decides; the file is for people.
+        assert!(matches!(RunLock::take(&OsFs, &lock, &path, "kytx abort"), Err(LockError::Held(None))));
+        assert_eq!(start_ticks(0), None);
     }
 
     #[test]

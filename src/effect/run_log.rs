@@ -38,3 +38,27 @@ impl RunLog {
         &self.path
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_carry_their_time_and_label_and_nobody_else_can_read_them() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let log = RunLog::create(dir.path(), "begin").unwrap();
+        log.line("kylin.sh stop", "stopping");
+        log.line("kylin.sh stop", "stopped");
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[1].ends_with(" kylin.sh stop| stopped"), "{text}");
+        let (time, _) = lines[0].split_once(' ').unwrap();
+        let (s, ms) = time.split_once('.').unwrap();
+        assert!(s.parse::<u64>().is_ok() && ms.len() == 3, "{time}");
+        assert_eq!(std::fs::metadata(log.path()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(log.path().to_str().unwrap().ends_with("-begin.log"));
+        assert!(RunLog::create(&dir.path().join("none"), "begin").is_err());
+    }
+}

@@ -141,9 +141,22 @@ pub struct CopyReport {
 /// times to the nanosecond, extended attributes, holes, links as links, hard links among the copied files as hard
 /// links. Everything copied is synced, directories last and deepest first; the directory that holds `to` is not.
 pub fn copy_tree(fs: &dyn Fs, from: &Path, to: &Path, tick: Tick<'_>) -> io::Result<CopyReport> {
-    let mut copier = Copier { fs, tick, seen: HashMap::new(), report: CopyReport::default() };
-    copier.copy(from, to)?;
-    Ok(copier.report)
+    Copier::new(fs, tick, true).run(from, to)
+}
+
+/// The same, made durable as a whole by `syncfs` where it can be: tens of thousands of small files would each wait for
+/// the medium. It also writes out what others have left dirty on the file system, so it is for trees of many files.
+pub fn copy_tree_syncing_once(fs: &dyn Fs, from: &Path, to: &Path, tick: Tick<'_>) -> io::Result<CopyReport> {
+    let parent = parent_of(to);
+    // Asked before the first write: where it is not supported each file is to be synced by the handle that wrote it,
+    // since one that is opened later may miss an earlier write-back error.
+    match fs.sync_fs(parent) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => return copy_tree(fs, from, to, tick),
+        other => other.context("sync the file system of", parent)?,
+    }
+    let report = Copier::new(fs, tick, false).run(from, to)?;
+    fs.sync_fs(parent).context("sync the file system of", parent)?;
+    Ok(report)
 }
 
 struct Copier<'a> {
@@ -152,9 +165,20 @@ struct Copier<'a> {
     /// The first copy of each file that has several names.
     seen: HashMap<(u64, u64), PathBuf>,
     report: CopyReport,
+    /// Whether each entry is synced as it is made.
+    syncs: bool,
 }
 
-impl Copier<'_> {
+impl<'a> Copier<'a> {
+    fn new(fs: &'a dyn Fs, tick: Tick<'a>, syncs: bool) -> Self {
+        Self { fs, tick, seen: HashMap::new(), report: CopyReport::default(), syncs }
+    }
+
+    fn run(mut self, from: &Path, to: &Path) -> io::Result<CopyReport> {
+        self.copy(from, to)?;
+        Ok(self.report)
+    }
+
     fn copy(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let meta = self.fs.stat(from).context("look at", from)?;
         if meta.kind == Kind::File && meta.nlink > 1 {
@@ -185,7 +209,7 @@ impl Copier<'_> {
         if copy_attrs(self.fs, from, to, &meta)? {
             self.report.owner_lost.push(to.to_owned());
         }
-        if meta.kind == Kind::Dir {
+        if meta.kind == Kind::Dir && self.syncs {
             self.fs.sync_dir(to).context("sync", to)?;
         }
         Ok(())
@@ -215,7 +239,7 @@ impl Copier<'_> {
         target.set_len(meta.size).context("set the length of", to)?;
         // Attributes first, so that the sync covers them.
         copy_attrs(self.fs, from, to, meta)?;
-        target.sync().context("sync", to)
+        if self.syncs { target.sync().context("sync", to) } else { Ok(()) }
     }
 }
 
@@ -276,6 +300,58 @@ mod tests {
         assert_eq!(read_file(&OsFs, &path, 10).unwrap(), b"two");
         assert_eq!(OsFs.list(dir.path()).unwrap(), ["f"]);
         assert!(read_file(&OsFs, &path, 2).is_err(), "a longer file is an error, never cut");
+    }
+
+    #[test]
+    fn a_copy_that_is_synced_once_is_the_same_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let from = dir.path().join("from");
+        OsFs.mkdir(&from, 0o750).unwrap();
+        OsFs.create(&from.join("f"), 0o604).unwrap().write_all(b"content").unwrap();
+        let to = dir.path().join("to");
+        assert_eq!(copy_tree_syncing_once(&OsFs, &from, &to, &no_tick).unwrap(), CopyReport::default());
+        assert_eq!(read_file(&OsFs, &to.join("f"), 10).unwrap(), b"content");
+        let stat = |path: PathBuf| OsFs.stat(&path).unwrap();
+        assert_eq!(stat(to.clone()).mode, 0o750);
+        assert_eq!(stat(to.join("f")).mtime, stat(from.join("f")).mtime);
+        assert!(copy_tree_syncing_once(&OsFs, &from, &to, &no_tick).is_err(), "it never replaces");
+    }
+
+    #[test]
+    fn directories_are_made_down_to_the_last_and_never_over_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        make_dirs(&OsFs, &dir.path().join("a/b/c"), 0o700).unwrap();
+        make_dirs(&OsFs, &dir.path().join("a/b/c"), 0o755).unwrap();
+        assert_eq!(OsFs.stat(&dir.path().join("a/b/c")).unwrap().mode, 0o700, "what is there stays as it is");
+        OsFs.create(&dir.path().join("a/f"), 0o600).unwrap();
+        let error = make_dirs(&OsFs, &dir.path().join("a/f"), 0o700).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+        assert_eq!(measure_tree(&OsFs, &dir.path().join("a")).unwrap(), (0, 4));
+        assert_eq!(measure_tree(&OsFs, &dir.path().join("none")).unwrap(), (0, 0));
+    }
+
+    #[test]
+    fn a_discarded_tree_goes_with_what_an_earlier_run_left_aside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tree");
+        make_dirs(&OsFs, &sibling(&path, ".discarded").join("half"), 0o500).unwrap();
+        make_dirs(&OsFs, &path.join("closed"), 0o700).unwrap();
+        OsFs.create(&path.join("closed/f"), 0o400).unwrap();
+        OsFs.set_attrs(&path.join("closed"), &Attrs { mode: Some(0), ..Attrs::default() }).unwrap();
+        discard_tree(&OsFs, &path, &no_tick).unwrap();
+        discard_tree(&OsFs, &path, &no_tick).unwrap();
+        assert!(OsFs.list(dir.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_tick_ends_the_work_and_its_words_get_through() {
+        let dir = tempfile::tempdir().unwrap();
+        OsFs.create(&dir.path().join("f"), 0o600).unwrap().write_all(b"content").unwrap();
+        let stop = |_| Err(io::Error::new(io::ErrorKind::Interrupted, "enough"));
+        let error = copy_tree(&OsFs, &dir.path().join("f"), &dir.path().join("g"), &stop).unwrap_err();
+        assert!(error.to_string().contains("enough"), "{error}");
+        assert!(remove_tree(&OsFs, &dir.path().join("f"), &stop).is_err());
+        assert!(exists(&OsFs, &dir.path().join("f")).unwrap());
     }
 
     #[test]

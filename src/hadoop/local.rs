@@ -3,7 +3,7 @@
 //! A mirrored file gets its modification time only after its content is synced, so that after a crash a copy whose
 //! size and time agree with the source is worth comparing, and one whose time does not was never finished.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::{Hdfs, HdfsError, Mirrored, scheme};
@@ -102,6 +102,32 @@ impl Hdfs for LocalHdfs<'_> {
         self.fs.rename(&source, &target).context("rename", &source)?;
         for parent in [parent_of(&target), parent_of(&source)] {
             self.fs.sync_dir(parent).context("sync", parent)?;
+        }
+        Ok(())
+    }
+
+    fn remove_if_empty(&self, dir: &RawPath) -> Result<(), HdfsError> {
+        let path = local_path(dir)?;
+        match self.fs.rmdir(&path) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+                Ok(())
+            }
+            // Another spelling of "not empty" (EEXIST), which POSIX allows.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            other => {
+                other.context("remove", &path)?;
+                Ok(self.fs.sync_dir(parent_of(&path)).context("sync", parent_of(&path))?)
+            }
+        }
+    }
+
+    fn make_durable(&self, path: &RawPath) -> Result<(), HdfsError> {
+        let path = local_path(path)?;
+        // The names within, and the name itself or its absence.
+        for dir in [path.as_path(), parent_of(&path), parent_of(parent_of(&path))] {
+            if stat_opt(self.fs, dir).context("look at", dir)?.is_some_and(|meta| meta.kind == Kind::Dir) {
+                self.fs.sync_dir(dir).context("sync", dir)?;
+            }
         }
         Ok(())
     }

@@ -65,6 +65,10 @@ pub trait Hdfs {
     fn manifest(&self, path: &RawPath, tick: Tick<'_>) -> Result<Vec<Entry>, HdfsError>;
     /// Renames in one act, durably, onto a name that must not exist.
     fn rename(&self, from: &RawPath, to: &RawPath) -> Result<(), HdfsError>;
+    /// Removes a directory that is empty, durably. One that is not, or not there, is fine and stays as it is.
+    fn remove_if_empty(&self, dir: &RawPath) -> Result<(), HdfsError>;
+    /// Makes durable that a name is there, or is not there any more.
+    fn make_durable(&self, path: &RawPath) -> Result<(), HdfsError>;
     /// Removes a tree, durably. One that is not there is fine.
     fn remove(&self, path: &RawPath, tick: Tick<'_>) -> Result<(), HdfsError>;
 }

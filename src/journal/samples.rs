@@ -117,7 +117,7 @@ pub fn aborted() -> Vec<Record> {
     for step in [0, 1].map(StepId) {
         records.extend(performed(step, Direction::Forward));
     }
-    records.push(Record::Intent { step: StepId(2), direction: Direction::Forward, inputs: Digest::of(b"2") });
+    records.extend(performed(StepId(2), Direction::Forward).into_iter().take(1));
     records.push(Record::Abort { reason: AbortReason::Failure { step: StepId(2) } });
     for step in [2, 1, 0].map(StepId) {
         records.extend(performed(step, Direction::Backward));

@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::home::Layout;
 use super::metadata_output::{BackupFault, judge_backup, judge_reset, judge_restore};
 use super::service::{how_it_ended, script_call};
-use crate::effect::fs::{Fs, Kind, stat_opt};
+use crate::effect::fs::{Fs, Kind, Timestamp, stat_opt};
 use crate::effect::shell::{Ran, Shell};
 use crate::raw_path::RawPath;
 
@@ -126,6 +126,7 @@ pub enum MetadataError {
 pub fn back_up(tools: &MetadataTools<'_>, home: &Path, layout: Layout) -> Result<Backup, MetadataError> {
     refuse_blank(home)?;
     let parent = home.join("meta_backups");
+    wait_for_a_fresh_name(tools.fs, &parent)?;
     let before = names(tools.fs, &parent)?;
     let ran = run(tools, home, &["backup"])?;
     let named = judge_backup(layout, &ran.stdout, &ran.stderr)
@@ -225,6 +226,28 @@ fn refuse_blank(home: &Path) -> Result<(), MetadataError> {
         return Err(MetadataError::BlankInHome { home: raw });
     }
     Ok(())
+}
+
+/// The tool names its directory by the second, so a backup within a second of another one (a crash, and `resume` at
+/// once) would write into the other's directory and spoil it.
+fn wait_for_a_fresh_name(fs: &dyn Fs, parent: &Path) -> Result<(), MetadataError> {
+    let meta = stat_opt(fs, parent).map_err(|source| MetadataError::Look { dir: parent.into(), source })?;
+    if let Some(meta) = meta {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        std::thread::sleep(until_a_fresh_name(meta.mtime, now));
+    }
+    Ok(())
+}
+
+/// How long until a whole second has gone by since something was made in a directory. File systems stamp with a clock
+/// that ticks every few milliseconds, hence a little more than that; a clock that was set back is not waited for.
+fn until_a_fresh_name(last_made: Timestamp, now: Duration) -> Duration {
+    const ENOUGH: Duration = Duration::from_millis(1_020);
+    let made = u64::try_from(last_made.s).map_or(Duration::ZERO, |s| Duration::new(s, last_made.ns));
+    match now.checked_sub(made) {
+        Some(age) => ENOUGH.saturating_sub(age),
+        None => Duration::ZERO,
+    }
 }
 
 fn names(fs: &dyn Fs, dir: &Path) -> Result<BTreeSet<OsString>, MetadataError> {

@@ -23,6 +23,9 @@ const STOP_SCRIPT_LIMIT: Duration = Duration::from_mins(3);
 /// How long `kylin.sh start` may take before it lets go of the server. A new home's environment check runs jobs.
 const START_SCRIPT_LIMIT: Duration = Duration::from_mins(30);
 
+/// How long a process may take to go after a stop script that failed: it may have been told to, or not at all.
+const FAILED_STOP_LIMIT: Duration = Duration::from_secs(10);
+
 /// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -156,7 +159,8 @@ pub fn script_call(home: &Path, script: &str, args: &[&str], time_limit: Option<
     }
 }
 
-/// Stops the service of a home, and returns once no process of it is left, within `limit` after the script. Tools of
+/// Stops the service of a home, and returns once no process of it is left, within `limit` after the script, or within
+/// seconds after one that failed. Tools of
 /// the product at work are waited for too; bystanders are not, or an editor could hold up an abort.
 ///
 /// A pid file that names a stranger or nobody is removed first, and one that names the server is put in its place if it
@@ -169,6 +173,7 @@ pub fn stop(tools: &mut ServiceTools<'_>, home: &Path, limit: Duration) -> Resul
     }
     name_services(tools, home, &before)?;
     let ran = run(tools, &script_call(home, "kylin.sh", &["stop"], Some(STOP_SCRIPT_LIMIT)))?;
+    let limit = if ran.code == Some(0) { limit } else { limit.min(FAILED_STOP_LIMIT) };
     let mut waited = Duration::ZERO;
     loop {
         let now = look(tools, home)?;

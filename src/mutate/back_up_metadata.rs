@@ -12,13 +12,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::machine::ProductShell;
-use super::{Act, Machine, product, refused};
+use super::{Act, Machine, product, refused, sync_parent};
 use crate::backup::compare::{Ignoring, compare};
 use crate::backup::manifest::Manifest;
 use crate::backup::walk::{Contents, hash_file};
 use crate::digest::Digest;
 use crate::effect::fs::exists;
-use crate::effect::tree::{Context, copy_tree, make_dirs, parent_of, remove_tree, sibling};
+use crate::effect::tree::{Context, copy_tree_syncing_once, make_dirs, parent_of, remove_tree, sibling};
 use crate::engine::{MutationError, Sight, Task};
 use crate::kyligence::metadata::{MetadataError, MetadataTools, back_up};
 use crate::kyligence::service::Stopped;
@@ -77,7 +77,8 @@ impl Act for BackUpMetadata<'_> {
         let tick = machine.tick();
         make_dirs(machine.fs, parent_of(backup), 0o700)?;
         remove_tree(machine.fs, &part, &tick)?;
-        copy_tree(machine.fs, &made.dir, &part, &tick)?;
+        // A large store has some fifty thousand entries, and the service is down.
+        copy_tree_syncing_once(machine.fs, &made.dir, &part, &tick)?;
         let walk = |path| Manifest::walk(machine.fs, path, Contents::Hash, machine.threads, &tick);
         let (source, copy) = (walk(&made.dir)?, walk(&part)?);
         let ignoring = Ignoring { owner: true, dir_mtime: true, xattrs: true };
@@ -92,6 +93,10 @@ impl Act for BackUpMetadata<'_> {
 
     fn outputs(&self, machine: &Machine<'_>) -> Result<Digest, MutationError> {
         Ok(hash_file(machine.fs, &manifest_path(self.backup), &machine.tick())?.1)
+    }
+
+    fn make_durable(&self, machine: &Machine<'_>) -> Result<(), MutationError> {
+        sync_parent(machine, self.backup.as_path())
     }
 
     fn undo(&self, _: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {

@@ -4,28 +4,32 @@
 //! it makes sure that nothing copied has changed since, and links what the live service went on writing (logs,
 //! metadata backups), whose size therefore never enters the downtime.
 //!
-//! *Crash windows.* Everything happens in the spare tree, where nobody looks. Every item is made anew unless it is
-//! there with the planned content, so a half-made one is replaced.
+//! *Crash windows.* Everything happens in the spare tree, where nobody looks. Every item grows under another name and
+//! gets its own by one rename, so that what is there with the planned content is there with its attributes, too.
 //! *Probe.* The first pass by content, item by item; the second cannot be observed for less than doing it.
 //! A source that is not what the plan saw is foreign, and named.
 //! *Undo.* Nothing: the spare tree goes as a whole.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Machine, refused};
+use super::{Act, Machine, refused, sync_parent};
 use crate::backup::manifest::Manifest;
 use crate::backup::walk::Contents;
 use crate::digest::Digest;
 use crate::effect::fs::{Fs, Kind, Meta, Timestamp, read_file, stat_opt};
+use crate::effect::os::real_path;
 use crate::effect::tree::{Context, atomic_write, copy_attrs, copy_tree, parent_of, remove_tree, sibling};
 use crate::engine::{MutationError, Sight, Task};
 use crate::kyligence::carry::{CarryItem, CarryList, How};
 use crate::raw_path::RawPath;
 use crate::txn::{CarryPass, Direction, Observed, SideFile};
+
+/// The name under which an item grows, beside its target.
+const PART: &str = ".kytx-part";
 
 pub(super) struct CarryCustomisations<'a> {
     pub home: &'a RawPath,
@@ -53,7 +57,7 @@ pub fn item_digest(fs: &dyn Fs, path: &Path, threads: usize) -> io::Result<Diges
 
 /// Where the content of an edited file is kept, relative to the state directory.
 pub fn content_name(content: &Digest) -> String {
-    format!("content-{content}")
+    format!("{}{content}", crate::state_dir::CONTENT_PREFIX)
 }
 
 impl CarryCustomisations<'_> {
@@ -81,14 +85,15 @@ impl CarryCustomisations<'_> {
         let Some(expected) = item.expected else { return Ok(()) };
         let source = self.source(item);
         let raw = RawPath::from(source.as_path());
-        match item_digest(machine.fs, &source, machine.threads) {
-            Ok(found) if found == expected => Ok(()),
-            Ok(_) => Err(MutationError::Foreign(format!("`{raw}` has been changed since the plan was made"))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(MutationError::Foreign(format!("`{raw}` has been removed since the plan was made")))
-            }
-            Err(error) => Err(error.into()),
+        let foreign =
+            |what: &str| MutationError::Foreign(format!("`{raw}` has been {what} since the plan was made"));
+        if stat_opt(machine.fs, &source).context("look at", &source)?.is_none() {
+            return Err(foreign("removed"));
         }
+        if item_digest(machine.fs, &source, machine.threads)? != expected {
+            return Err(foreign("changed (its content, its rights or its time)"));
+        }
+        Ok(())
     }
 
     /// Whether the item is in the spare tree as planned.
@@ -112,13 +117,13 @@ impl CarryCustomisations<'_> {
         let (fs, tick) = (machine.fs, machine.tick());
         let (source, target) = (self.source(item), self.target(item));
         self.make_parents(machine, &item.to)?;
-        remove_tree(fs, &target, &tick)?;
+        // Whole and synced before it has its name: with the name it counts as carried, attributes and all.
+        let part = parent_of(&target).join(PART);
+        remove_tree(fs, &part, &tick)?;
         match &item.how {
             How::Copy => {
-                for path in copy_tree(fs, &source, &target, &tick)?.owner_lost {
-                    machine
-                        .progress
-                        .say(&format!("the owner of `{}` could not be kept", RawPath::from(path)));
+                for path in copy_tree(fs, &source, &part, &tick)?.owner_lost {
+                    say_owner_lost(machine, &path);
                 }
             }
             How::Edited { content } => {
@@ -127,33 +132,35 @@ impl CarryCustomisations<'_> {
                     digest: *content,
                 };
                 let bytes = machine.state.read_side(fs, &side)?;
-                // Known by its content alone, so it gets its name only with its attributes.
-                let part = sibling(&target, ".kytx-part");
-                remove_tree(fs, &part, &tick)?;
-                atomic_write(fs, &part, &bytes, 0o600)?;
-                let real = self.through_links(&source)?;
+                // The source may be a link, within the home or out of it: the attributes are the file's.
+                let real = real_path(&source).context("resolve", &source)?;
                 let meta = fs.stat(&real).context("look at", &real)?;
-                copy_attrs(fs, &real, &part, &meta)?;
-                fs.open(&part).context("open", &part)?.sync().context("sync", &part)?;
-                fs.rename(&part, &target).context("rename", &part)?;
+                let mut file = fs.create(&part, 0o600).context("create", &part)?;
+                file.write_all(&bytes).context("write", &part)?;
+                if copy_attrs(fs, &real, &part, &meta)? {
+                    say_owner_lost(machine, &target);
+                }
+                file.sync().context("sync", &part)?;
             }
             How::Symlink { target: points_to } => {
-                fs.symlink(points_to.as_path(), &target).context("create", &target)?;
+                fs.symlink(points_to.as_path(), &part).context("create", &part)?;
             }
-            How::Link => {}
+            How::Link => return Ok(()),
         }
-        fs.sync_dir(parent_of(&target)).context("sync", parent_of(&target))?;
-        Ok(())
+        remove_tree(fs, &target, &tick)?;
+        Ok(fs.rename(&part, &target).context("rename", &part)?)
     }
 
-    /// The file behind links within the home, whose attributes an edited file takes.
-    fn through_links(&self, source: &Path) -> Result<PathBuf, MutationError> {
-        let real = crate::effect::os::real_path(source).context("resolve", source)?;
-        if !real.starts_with(self.home.as_path()) {
-            // A file outside the home lends no attributes to one inside.
-            return Ok(source.to_owned());
+    /// Syncs the directories above a target, up to the spare tree: an earlier attempt may have made names in any of
+    /// them and not got to it.
+    fn sync_parents(&self, machine: &Machine<'_>, item: &CarryItem) -> Result<(), MutationError> {
+        let target = self.target(item);
+        for dir in target.ancestors().skip(1).take_while(|dir| dir.starts_with(self.spare.as_path())) {
+            if stat_opt(machine.fs, dir).context("look at", dir)?.is_some() {
+                machine.fs.sync_dir(dir).context("sync", dir)?;
+            }
         }
-        Ok(real)
+        Ok(())
     }
 
     /// Makes the directories above a target that the new release does not have, like those of the old home.
@@ -186,6 +193,7 @@ impl CarryCustomisations<'_> {
             if !self.is_carried(machine, item)? {
                 self.carry(machine, item)?;
             }
+            self.sync_parents(machine, item)?;
             if !self.is_carried(machine, item)? {
                 return Err(refused(format!("`{}` changed while it was copied", item.from)));
             }
@@ -206,6 +214,7 @@ impl CarryCustomisations<'_> {
             if item.how == How::Link {
                 self.make_parents(machine, &item.to)?;
                 link_tree(machine, &source, &self.target(&item))?;
+                self.sync_parents(machine, &item)?;
             } else if seen.get(&item.from.to_string()) != Some(&looks(machine.fs, &source)?) {
                 self.check_source(machine, &item)?;
             }
@@ -232,6 +241,10 @@ fn looks(fs: &dyn Fs, path: &Path) -> io::Result<Vec<Look>> {
     Ok(found)
 }
 
+fn say_owner_lost(machine: &Machine<'_>, path: &Path) {
+    machine.progress.say(&format!("the owner of `{}` could not be kept", RawPath::from(path)));
+}
+
 /// Gives everything below `from` a second name below `to`; what has the name already stays.
 fn link_tree(machine: &Machine<'_>, from: &Path, to: &Path) -> Result<(), MutationError> {
     let fs = machine.fs;
@@ -241,30 +254,46 @@ fn link_tree(machine: &Machine<'_>, from: &Path, to: &Path) -> Result<(), Mutati
         Kind::Dir => {
             match there {
                 None => fs.mkdir(to, 0o700).context("create", to)?,
-                Some(there) if there.kind == Kind::Dir => {}
+                Some(there) if there.kind == Kind::Dir => {
+                    remove_tree(fs, &to.join(PART), &machine.tick())?;
+                }
                 Some(_) => return Ok(()),
             }
             for name in fs.list(from).context("list", from)? {
                 link_tree(machine, &from.join(&name), &to.join(&name))?;
             }
-            // Of a directory that is there nobody can say whether a kill came between its making and this.
+            // Also where it was there: an earlier attempt may have made it and not got to this.
             copy_attrs(fs, from, to, &meta)?;
             fs.sync_dir(to).context("sync", to)?;
         }
+        Kind::File | Kind::Symlink | Kind::Fifo if there.is_none() => link_or_copy(machine, from, to)?,
         // A socket or a device means nothing without the process behind it.
-        Kind::Socket | Kind::Device => {}
-        Kind::File | Kind::Symlink | Kind::Fifo if there.is_none() => {
-            if fs.hard_link(from, to).is_err() {
-                // Too many links, or a kernel that lets nobody link what is not theirs: a copy serves as well.
-                let part = sibling(to, ".kytx-part");
-                remove_tree(fs, &part, &machine.tick())?;
-                copy_tree(fs, from, &part, &machine.tick())?;
-                fs.rename(&part, to).context("rename", &part)?;
-            }
-        }
-        Kind::File | Kind::Symlink | Kind::Fifo => {}
+        Kind::File | Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::Device => {}
     }
     Ok(())
+}
+
+fn link_or_copy(machine: &Machine<'_>, from: &Path, to: &Path) -> Result<(), MutationError> {
+    let fs = machine.fs;
+    match fs.hard_link(from, to) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::TooManyLinks
+                    | ErrorKind::PermissionDenied
+                    | ErrorKind::CrossesDevices
+                    | ErrorKind::Unsupported
+            ) =>
+        {
+            // A kernel that lets nobody link what is not theirs, and the like: a copy serves as well. Whole before it
+            // has its name, as what has the name stays.
+            let part = parent_of(to).join(PART);
+            remove_tree(fs, &part, &machine.tick())?;
+            copy_tree(fs, from, &part, &machine.tick())?;
+            Ok(fs.rename(&part, to).context("rename", &part)?)
+        }
+        other => Ok(other.context("link", to)?),
+    }
 }
 
 impl Act for CarryCustomisations<'_> {
@@ -293,6 +322,18 @@ impl Act for CarryCustomisations<'_> {
             CarryPass::Copy => self.copy_pass(machine),
             CarryPass::Settle => self.settle_pass(machine),
         }
+    }
+
+    /// What an earlier transaction has seen says nothing about this one.
+    fn inputs(&self, machine: &Machine<'_>) -> Result<Option<Vec<u8>>, MutationError> {
+        if self.pass == CarryPass::Copy {
+            remove_tree(machine.fs, &self.seen_path(machine), &machine.tick())?;
+        }
+        Ok(None)
+    }
+
+    fn make_durable(&self, machine: &Machine<'_>) -> Result<(), MutationError> {
+        sync_parent(machine, &self.seen_path(machine))
     }
 
     fn undo(&self, _: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {

@@ -10,8 +10,8 @@
 
 use std::path::PathBuf;
 
-use super::discard::{empty_parent, remove_if_empty};
-use super::{Act, Machine, refused};
+use super::discard::{holder_is_empty, remove_holder};
+use super::{Act, Machine, refused, sync_parent};
 use crate::backup::manifest::{Manifest, tree_order};
 use crate::backup::walk::hash_file;
 use crate::digest::Digest;
@@ -89,12 +89,14 @@ impl CopyCubeData<'_> {
 impl Act for CopyCubeData<'_> {
     fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
         if task.direction == Direction::Backward {
-            let there = self.pass == CopyPass::Early
-                && (machine.hdfs.exists(&self.cube.root)?
-                    || empty_parent(machine, &self.cube.root)?.is_some());
-            return Ok(Sight::of(if there { Observed::Torn } else { Observed::Before }));
+            let root = &self.cube.root;
+            let left = self.pass == CopyPass::Early
+                && (machine.hdfs.exists(root)? || holder_is_empty(machine, root)?);
+            return Ok(Sight::of(if left { Observed::Torn } else { Observed::Before }));
         }
         let made = match self.pass {
+            // I6: what is there before the intent is somebody's, and undoing would remove it.
+            CopyPass::Early if task.inputs.is_none() => machine.hdfs.exists(&self.cube.root)?,
             CopyPass::Early => {
                 let path = self.seen_path(machine);
                 exists(machine.fs, &path).context("look at", &path)?
@@ -127,6 +129,11 @@ impl Act for CopyCubeData<'_> {
         }
     }
 
+    fn make_durable(&self, machine: &Machine<'_>) -> Result<(), MutationError> {
+        sync_parent(machine, &manifest_path(machine.state, self.cube))?;
+        Ok(machine.hdfs.make_durable(&self.cube.root)?)
+    }
+
     fn undo(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
         if self.pass == CopyPass::Final {
             return Ok(());
@@ -139,6 +146,6 @@ impl Act for CopyCubeData<'_> {
             )));
         }
         machine.hdfs.remove(&self.cube.root, &machine.tick())?;
-        remove_if_empty(machine, &self.cube.root)
+        remove_holder(machine, &self.cube.root)
     }
 }

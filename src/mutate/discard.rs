@@ -4,7 +4,7 @@
 //! itself; then what is aside is deleted. A kill in between leaves it aside, and the next run deletes it.
 //! *Probe.* By absence. *Undone*: never; these run only past the commit record (I5).
 
-use super::{Act, Machine};
+use super::{Act, Machine, sync_parent};
 use crate::effect::fs::exists;
 use crate::effect::tree::{Context, discard_tree, measure_tree, sibling};
 use crate::engine::{MutationError, Sight, Task};
@@ -22,11 +22,10 @@ impl Act for DiscardLocal<'_> {
         let there = exists(machine.fs, path).context("look at", path)?;
         let moved = exists(machine.fs, &aside).context("look at", &aside)?;
         Ok(Sight::of(match (there, moved) {
-            (true, _) => Observed::Before,
+            (false, false) => Observed::After,
             (false, true) if task.inputs.is_some() => Observed::Torn,
             // What an earlier transaction left aside goes with the next thing that is discarded under this name.
-            (false, true) => Observed::Before,
-            (false, false) => Observed::After,
+            (true, _) | (false, true) => Observed::Before,
         }))
     }
 
@@ -39,6 +38,10 @@ impl Act for DiscardLocal<'_> {
         Ok(discard_tree(machine.fs, self.path.as_path(), &machine.tick())?)
     }
 
+    fn make_durable(&self, machine: &Machine<'_>) -> Result<(), MutationError> {
+        sync_parent(machine, self.path.as_path())
+    }
+
     fn undo(&self, _: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
         unreachable!("BUG: a cleanup step is never undone")
     }
@@ -49,22 +52,23 @@ fn measured(path: &RawPath, bytes: u64, entries: u64) -> Vec<u8> {
     serde_json::to_vec(&measured).expect("BUG: plain data has a JSON form")
 }
 
-/// Removes the directory that held this transaction's copy, if no other transaction has one there.
-pub(super) fn remove_if_empty(machine: &Machine<'_>, root: &RawPath) -> Result<(), MutationError> {
-    if let Some(parent) = empty_parent(machine, root)? {
-        machine.hdfs.remove(&parent, &machine.tick())?;
-    }
-    Ok(())
+/// The directory that holds the copies of all transactions.
+fn holder(root: &RawPath) -> RawPath {
+    let bytes = root.as_bytes();
+    let end = bytes.iter().rposition(|byte| *byte == b'/').expect("BUG: a copy has a directory above it");
+    RawPath::new(&bytes[..end])
 }
 
-/// The directory that held this transaction's copy, if it is there and holds nothing any more. A probe that sees it
-/// must not call the copy gone altogether: a kill may have come between the removals of the two.
-pub(super) fn empty_parent(machine: &Machine<'_>, root: &RawPath) -> Result<Option<RawPath>, MutationError> {
-    let bytes = root.as_bytes();
-    let Some(end) = bytes.iter().rposition(|byte| *byte == b'/') else { return Ok(None) };
-    let parent = RawPath::new(&bytes[..end]);
-    let is_left = machine.hdfs.exists(&parent)? && machine.hdfs.list(&parent)?.is_empty();
-    Ok(is_left.then_some(parent))
+/// Whether nothing but an empty directory is left of this transaction's copy, and of all others.
+pub(super) fn holder_is_empty(machine: &Machine<'_>, root: &RawPath) -> Result<bool, MutationError> {
+    let holder = holder(root);
+    Ok(machine.hdfs.exists(&holder)? && machine.hdfs.list(&holder)?.is_empty())
+}
+
+/// Removes the directory that held this transaction's copy. I6: never with the copy of another transaction in it,
+/// which may come at any moment, so it is for the file system to say whether it is empty.
+pub(super) fn remove_holder(machine: &Machine<'_>, root: &RawPath) -> Result<(), MutationError> {
+    Ok(machine.hdfs.remove_if_empty(&holder(root))?)
 }
 
 pub(super) struct DiscardCubeData<'a> {
@@ -83,12 +87,12 @@ impl Act for DiscardCubeData<'_> {
     fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
         let there = machine.hdfs.exists(self.root)?;
         let moved = machine.hdfs.exists(&self.aside())?;
-        let left = moved || empty_parent(machine, self.root)?.is_some();
-        Ok(Sight::of(match (there, left) {
-            (true, _) => Observed::Before,
-            (false, true) if task.inputs.is_some() => Observed::Torn,
-            (false, true) => Observed::Before,
-            (false, false) => Observed::After,
+        Ok(Sight::of(match (there, moved) {
+            (false, false) if task.inputs.is_none() || !holder_is_empty(machine, self.root)? => {
+                Observed::After
+            }
+            (false, _) if task.inputs.is_some() => Observed::Torn,
+            (true | false, _) => Observed::Before,
         }))
     }
 
@@ -104,7 +108,11 @@ impl Act for DiscardCubeData<'_> {
             machine.hdfs.rename(self.root, &self.aside())?;
         }
         machine.hdfs.remove(&self.aside(), &tick)?;
-        remove_if_empty(machine, self.root)
+        remove_holder(machine, self.root)
+    }
+
+    fn make_durable(&self, machine: &Machine<'_>) -> Result<(), MutationError> {
+        Ok(machine.hdfs.make_durable(self.root)?)
     }
 
     fn undo(&self, _: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {

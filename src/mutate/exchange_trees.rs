@@ -139,6 +139,10 @@ impl Act for ExchangeTrees<'_> {
         self.turn(machine, new, old)
     }
 
+    fn make_durable(&self, machine: &Machine<'_>) -> Result<(), MutationError> {
+        self.sync_parents(machine)
+    }
+
     fn undo(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<(), MutationError> {
         let Inodes { old, new } = Self::inodes(machine, task)?;
         nobody_serves(machine, self.live)?;

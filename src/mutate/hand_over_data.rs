@@ -17,7 +17,7 @@ use super::machine::ProductShell;
 use super::{Act, Machine, back_up_metadata, copy_cube_data, product, refused};
 use crate::backup::compare::{Ignoring, compare};
 use crate::backup::manifest::{Manifest, tree_order};
-use crate::backup::verify::verify_tree;
+use crate::backup::verify::{Finding, Severity, verify_tree};
 use crate::backup::walk::{Contents, hash_file};
 use crate::digest::Digest;
 use crate::engine::{MutationError, Sight, Task};
@@ -52,10 +52,10 @@ impl HandOverData<'_> {
         let hdfs = machine.hdfs;
         if !hdfs.exists(&copy)? {
             // It is in place already, unless somebody took both.
-            return match hdfs.exists(&cube.source)? {
-                true => Ok(()),
-                false => Err(refused(format!("neither `{}` nor its copy `{copy}` is there", cube.source))),
-            };
+            if hdfs.exists(&cube.source)? {
+                return Ok(hdfs.make_durable(&cube.source)?);
+            }
+            return Err(refused(format!("neither `{}` nor its copy `{copy}` is there", cube.source)));
         }
         let manifest =
             Manifest::read(machine.fs, &copy_cube_data::manifest_path(machine.state, cube), &expected)?;
@@ -95,7 +95,8 @@ impl HandOverData<'_> {
             let manifest =
                 Manifest::read(machine.fs, &back_up_metadata::manifest_path(self.backup), &expected)
                     .map_err(|error| error.to_string())?;
-            // An interrupted restore may have put a `UUID` file into the directory; anything else is damage.
+            // Other times and modes are no reason to keep the way back shut. An interrupted restore may have put a
+            // `UUID` file into the directory.
             let ignoring = Ignoring { owner: true, dir_mtime: true, xattrs: true };
             let findings = verify_tree(
                 machine.fs,
@@ -107,7 +108,10 @@ impl HandOverData<'_> {
                 &machine.tick(),
             )
             .map_err(|error| error.to_string())?;
-            let damage = findings.iter().find(|finding| finding.subject.file_name() != b"UUID");
+            let is_damage = |finding: &&Finding| {
+                finding.severity == Severity::Damage && finding.subject.file_name() != b"UUID"
+            };
+            let damage = findings.iter().find(is_damage);
             damage.map_or(Ok(()), |finding| Err(finding.to_string()))
         };
         Ok(restore_exact(&tools, &home.path, home.layout, path, &verify, true)?)
@@ -143,6 +147,10 @@ impl Act for HandOverData<'_> {
         if let (Some(cube), Some(digest)) = (self.cube, manifests.cube) {
             Manifest::read(machine.fs, &copy_cube_data::manifest_path(machine.state, cube), &digest)?;
         }
+        Ok(())
+    }
+
+    fn make_durable(&self, _: &Machine<'_>) -> Result<(), MutationError> {
         Ok(())
     }
 

@@ -170,6 +170,10 @@ impl World for Machine<'_> {
         act_of(task.mutation).apply(self, task)
     }
 
+    fn make_durable(&mut self, task: &Task<'_>) -> Result<(), MutationError> {
+        act_of(task.mutation).make_durable(self)
+    }
+
     fn outputs(&mut self, task: &Task<'_>) -> Result<Digest, MutationError> {
         act_of(task.mutation).outputs(self)
     }

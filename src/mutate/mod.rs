@@ -18,6 +18,7 @@ mod stop_service;
 
 use std::error::Error;
 use std::io;
+use std::path::Path;
 
 pub use archive_tree::{ArchiveRecord, record_path as archive_record_path};
 pub use back_up_metadata::manifest_path as metadata_manifest_path;
@@ -30,6 +31,8 @@ use crate::backup::manifest::ManifestError;
 use crate::backup::package::PackageError;
 use crate::backup::read_back::ReadBackError;
 use crate::digest::Digest;
+use crate::effect::fs::exists;
+use crate::effect::tree::{Context, parent_of};
 use crate::engine::{MutationError, Sight, Task};
 use crate::hadoop::HdfsError;
 use crate::kyligence::home::NotAHome;
@@ -44,6 +47,16 @@ const STOPPED: &str = "kytx: stopped on request";
 /// The error by which a tick ends long work.
 pub(crate) fn stopped() -> io::Error {
     io::Error::new(io::ErrorKind::Interrupted, STOPPED)
+}
+
+/// Syncs the directory that holds a name.
+fn sync_parent(machine: &Machine<'_>, path: &Path) -> Result<(), MutationError> {
+    let parent = parent_of(path);
+    // Where not even the directory is, as nothing was ever made in it, nothing can be lost.
+    if exists(machine.fs, parent).context("look at", parent)? {
+        machine.fs.sync_dir(parent).context("sync", parent)?;
+    }
+    Ok(())
 }
 
 /// A failure, or the stop request that is behind it.
@@ -107,6 +120,8 @@ trait Act {
         Ok(None)
     }
     fn apply(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<(), MutationError>;
+    /// Syncs the directories in which the step gives or takes names. What lies below them was synced before.
+    fn make_durable(&self, machine: &Machine<'_>) -> Result<(), MutationError>;
     /// What an applied step made; nothing worth a name for most.
     fn outputs(&self, _: &Machine<'_>) -> Result<Digest, MutationError> {
         Ok(Digest::ZERO)

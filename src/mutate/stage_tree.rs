@@ -6,7 +6,7 @@
 //! *Apply.* Unpack, hashing every file against what the plan saw; rename; sync the directory.
 //! *Undo.* Move the tree aside, delete it.
 
-use super::{Act, Machine};
+use super::{Act, Machine, sync_parent};
 use crate::backup::unpack::unpack;
 use crate::digest::Digest;
 use crate::effect::fs::exists;
@@ -30,12 +30,11 @@ impl Act for StageTree<'_> {
         };
         let (whole, part, aside) = (there("")?, there(".part")?, there(".discarded")?);
         if task.inputs.is_none() {
-            return Ok(match whole {
-                // Parts and discarded trees are leftovers of kytx's own, and are removed before they are in the way.
-                false => Sight::of(Observed::Before),
-                true => {
-                    Sight::foreign(format!("`{}` exists already, and not by this transaction", self.spare))
-                }
+            // Parts and discarded trees are leftovers of kytx's own, and are removed before they are in the way.
+            return Ok(if whole {
+                Sight::foreign(format!("`{}` exists already, and not by this transaction", self.spare))
+            } else {
+                Sight::of(Observed::Before)
             });
         }
         Ok(Sight::of(match (whole, part, aside, task.direction) {
@@ -66,6 +65,10 @@ impl Act for StageTree<'_> {
         machine.fs.rename(&part, spare).context("rename", &part)?;
         machine.fs.sync_dir(parent_of(spare)).context("sync", parent_of(spare))?;
         Ok(())
+    }
+
+    fn make_durable(&self, machine: &Machine<'_>) -> Result<(), MutationError> {
+        sync_parent(machine, self.spare.as_path())
     }
 
     fn undo(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {

@@ -46,7 +46,12 @@ impl Act for StartService<'_> {
         stop_service::start_and_wait(machine, self.home, self.start_timeout_s)
     }
 
+    fn make_durable(&self, _: &Machine<'_>) -> Result<(), MutationError> {
+        Ok(())
+    }
+
     fn undo(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
+        machine.service_goes_down();
         let home = self.home.as_path();
         product::with_service(machine, home, |tools| service::stop(tools, home, product::STOP_LIMIT))
     }

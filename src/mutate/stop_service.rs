@@ -23,9 +23,10 @@ pub(super) struct StopService<'a> {
 impl Act for StopService<'_> {
     fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
         let processes = product::processes(machine, self.home.as_path())?;
-        if task.direction == Direction::Backward && processes.service_runs() {
-            // It runs; whether it answers is for the undo to see.
-            return Ok(Sight::of(Observed::Torn));
+        if task.direction == Direction::Backward {
+            // If it runs, whether it answers is for the undo to see. Children that it left behind are no service.
+            let runs = processes.service_runs();
+            return Ok(Sight::of(if runs { Observed::Torn } else { Observed::After }));
         }
         let up = processes.found.iter().any(|process| matches!(process.role, Role::Service | Role::Child));
         Ok(Sight::of(if up { Observed::Before } else { Observed::After }))
@@ -35,6 +36,10 @@ impl Act for StopService<'_> {
         machine.service_goes_down();
         let home = self.home.as_path();
         product::with_service(machine, home, |tools| service::stop(tools, home, product::STOP_LIMIT))
+    }
+
+    fn make_durable(&self, _: &Machine<'_>) -> Result<(), MutationError> {
+        Ok(())
     }
 
     fn undo(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {

@@ -15,6 +15,7 @@ mod package;
 mod scenario;
 pub mod service;
 mod store;
+pub mod typed;
 
 pub use content::{Content, Seed};
 pub use knobs::{Knob, Knobs, Settings};

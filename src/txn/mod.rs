@@ -1,7 +1,7 @@
 //! What a transaction is, and what happens next: pure, without input, output, clock or store.
 //!
 //! A transaction is the fold of its records. [`Txn::admit`] is that fold, used live and in replay alike;
-//! [`Txn::next`] is a total function from the folded state to the one thing to do; [`judge`] says what an answer of
+//! [`Txn::next`] is a total function from the folded state to the one thing to do; [`judge()`] says what an answer of
 //! the machine means. Everything that decides whether an interrupted upgrade goes forward or back is in this folder,
 //! and it imports nothing but `digest` and `raw_path`.
 

@@ -62,7 +62,7 @@ pub enum Action {
         /// Which way.
         direction: Direction,
     },
-    /// The intent is durable: look, act as [`super::judge`] says, append `Done`.
+    /// The intent is durable: look, act as [`super::judge()`] says, append `Done`.
     Drive {
         /// The step.
         step: StepId,

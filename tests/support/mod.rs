@@ -7,6 +7,7 @@
     reason = "each test uses a part of it; it touches test machines only"
 )]
 
+pub mod commands;
 pub mod killer;
 pub mod snapshot;
 
@@ -43,7 +44,12 @@ pub struct Machine {
 impl Machine {
     /// Builds it.
     pub fn new(options: &Options) -> Self {
-        let dir = tempfile::Builder::new().prefix("kytx-").tempdir().unwrap();
+        Self::within(&std::env::temp_dir(), options)
+    }
+
+    /// Builds it in a directory of its own below this one.
+    pub fn within(parent: &Path, options: &Options) -> Self {
+        let dir = tempfile::Builder::new().prefix("kytx-").tempdir_in(parent).unwrap();
         let scenario = Scenario::build(dir.path(), options).unwrap();
         Self { scenario, dir }
     }

@@ -42,6 +42,15 @@ impl Snapshot {
         Self { entries: walk.entries }
     }
 
+    /// The same without the times of directories, which every change of a list of names sets.
+    #[must_use]
+    pub fn without_dir_times(mut self) -> Self {
+        for entry in self.entries.values_mut().filter(|entry| entry.kind == "directory") {
+            entry.mtime = None;
+        }
+        self
+    }
+
     /// Every difference as a line; `-` is what only the first has, `+` what only the second has, `!` what differs.
     pub fn diff(&self, other: &Self) -> Vec<String> {
         let mut lines = Vec::new();

@@ -188,3 +188,15 @@ fn a_home_with_a_blank_is_refused() {
     assert!(matches!(error, MetadataError::BlankInHome { .. }));
     assert!(fake.calls().is_empty());
 }
+
+#[test]
+fn two_backups_never_fall_into_one_second() {
+    let at = |s, ns| Timestamp { s, ns };
+    let now = Duration::new(1_000, 250_000_000);
+    assert_eq!(until_a_fresh_name(at(1_000, 0), now), Duration::from_millis(770));
+    assert_eq!(until_a_fresh_name(at(1_000, 250_000_000), now), Duration::from_millis(1_020));
+    // Long ago, and a clock that was set back.
+    for made in [at(999, 0), at(1_001, 0), at(-1, 0)] {
+        assert_eq!(until_a_fresh_name(made, now), Duration::ZERO);
+    }
+}

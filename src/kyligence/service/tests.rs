@@ -1,3 +1,5 @@
+//! Stopping, starting and asking, on a machine with a clock of its own.
+
 #![allow(clippy::disallowed_methods)]
 
 use std::cell::{Cell, RefCell};

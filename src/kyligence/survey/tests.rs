@@ -1,3 +1,5 @@
+//! Whole homes surveyed, with and without the old package.
+
 use std::collections::BTreeMap;
 
 use super::*;
