@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::moments::{Measured, Windows};
 use crate::support::Machine;
-use crate::support::killer::{Counted, Outcome, Traced, Victims, run_killed_at};
+use crate::support::killer::{Counted, Outcome, Traced, Victims, run_killed_after, run_killed_at};
 use crate::support::snapshot::Snapshot;
 
 /// What the product itself writes into a home whenever one of its scripts runs.
@@ -82,6 +82,7 @@ pub struct Site {
     old_metadata: StoreContent,
     old_cube: Snapshot,
     new: Option<Look>,
+    plan_length: usize,
     /// How many violations there were when it was built.
     pub violations_seen: usize,
     /// What was typed on this machine since it was last as it had been, for whoever reads of a violation.
@@ -108,6 +109,7 @@ impl Site {
             old_metadata: settled(&machine),
             old_cube: cube(&machine),
             new: None,
+            plan_length: 0,
             violations_seen: 0,
             story: Vec::new(),
             machine,
@@ -134,6 +136,7 @@ impl Site {
         let mut cuts = self.undisturbed(&self.begin_command());
         // Begin, the steps planned, Sealed: nothing happens between them.
         let steps = self.status().expect("an upgrade is open")["steps"].as_array().unwrap().len();
+        self.plan_length = steps;
         cuts.0.drain(..=steps);
         let windows = Windows::new(&cuts.0, cuts.1);
         let tree = Snapshot::take(&self.machine.real_home, &PRODUCT);
@@ -171,6 +174,35 @@ impl Site {
     pub fn begin(&mut self, at: u64, tally: &mut Tally) {
         let command = self.begin_command();
         self.kill(&command, at, false, tally);
+        self.look(tally);
+    }
+
+    /// `begin`, and once it is through `abort`, each killed at its second call after the intent of a step: the
+    /// `number`-th of `begin`, the `back`-th of `abort`.
+    pub fn meet(&mut self, number: usize, back: usize, tally: &mut Tally) {
+        // Begin, Sealed, the steps planned, two records for each step before; the decision to abort.
+        let planned = 2 + self.plan_length;
+        self.kill_within("begin", planned + 2 * number + 1, tally);
+        self.go(Goal::Applied, &[], tally);
+        self.check_new(tally);
+        self.kill_within("abort", 1 + 2 * back + 1, tally);
+        self.go(Goal::Aborted, &[], tally);
+        self.check_old(tally);
+    }
+
+    fn kill_within(&mut self, command: &str, records: usize, tally: &mut Tally) {
+        let args = if command == "begin" { self.begin_command() } else { self.abort_command() };
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let traced = run_killed_after(self.machine.kytx(&args), records, 2, self.counted, self.victims);
+        self.story.push(format!("{command} killed after record {records}: {:?}", traced.outcome));
+        let calls = traced.twin_writes.last().copied().unwrap_or_default() + 2;
+        match (traced.outcome, self.step_in_hand()) {
+            (Outcome::Killed, Some(step)) => {
+                tally.moments.insert((command.to_owned(), calls));
+                tally.reached.insert(step);
+            }
+            other => self.violation(tally, format!("not killed within a step: {other:?}: {}", traced.stderr)),
+        }
         self.look(tally);
     }
 
