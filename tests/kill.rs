@@ -5,6 +5,10 @@
 //! depends on time. `KYTX_SEED` repeats a run, `KYTX_KILLS` scales it, in percent.
 
 #![allow(clippy::disallowed_methods, reason = "it looks into test machines")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a run of many minutes says its seed, its counts, and each violation at once"
+)]
 
 #[path = "kill/moments.rs"]
 mod moments;

@@ -1,6 +1,6 @@
 //! At which calls to kill: spread over a run so that every record's window gets its share.
 
-/// A small generator of numbers, the same on every machine (SplitMix64).
+/// A small generator of numbers, the same on every machine (`SplitMix64`).
 pub struct Random(u64);
 
 impl Random {

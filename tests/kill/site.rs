@@ -201,7 +201,9 @@ impl Site {
                 tally.moments.insert((command.to_owned(), calls));
                 tally.reached.insert(step);
             }
-            other => self.violation(tally, format!("not killed within a step: {other:?}: {}", traced.stderr)),
+            other => {
+                self.violation(tally, &format!("not killed within a step: {other:?}: {}", traced.stderr));
+            }
         }
         self.look(tally);
     }
@@ -215,7 +217,7 @@ impl Site {
             self.look(tally);
         }
         if self.next_command(goal, 0).is_some() && goal != Goal::Applied {
-            self.violation(tally, format!("it does not end {goal:?}"));
+            self.violation(tally, &format!("it does not end {goal:?}"));
         }
     }
 
@@ -225,8 +227,8 @@ impl Site {
         let resume = self.command(&["resume"]);
         Some(match (goal, phase.as_str()) {
             (_, "none" | "ended") | (Goal::Applied, "applied") => return None,
-            (Goal::Aborted, "aborting") if number % 2 == 0 => self.abort_command(),
-            (Goal::Committed, "committing") if number % 2 == 0 => self.commit_command(),
+            (Goal::Aborted, "aborting") if number.is_multiple_of(2) => self.abort_command(),
+            (Goal::Committed, "committing") if number.is_multiple_of(2) => self.commit_command(),
             (_, "planning" | "committing" | "aborting") | (Goal::Applied, "applying") => resume,
             (Goal::Aborted, "applying" | "applied") => self.abort_command(),
             (Goal::Committed, "applied") => self.commit_command(),
@@ -248,7 +250,7 @@ impl Site {
             }
             Outcome::Finished { code: 0, .. } => {}
             Outcome::Finished { code, .. } => {
-                self.violation(tally, format!("exit code {code}:\n{}{}", traced.stdout, traced.stderr));
+                self.violation(tally, &format!("exit code {code}:\n{}{}", traced.stdout, traced.stderr));
             }
         }
     }
@@ -319,7 +321,7 @@ impl Site {
         for command in ["status", "log"] {
             let ran = self.machine.run(&[command, self.machine.home.to_str().unwrap()]);
             if ![0, 8].contains(&ran.code) {
-                self.violation(tally, format!("`{command}` exits {}: {}", ran.code, ran.stderr));
+                self.violation(tally, &format!("`{command}` exits {}: {}", ran.code, ran.stderr));
             }
         }
         if let (Some(before), Some(after)) = (before, take()) {
@@ -332,7 +334,7 @@ impl Site {
         self.check_upgraded(tally);
         let ran = self.machine.run(&["verify", "--deep", self.machine.home.to_str().unwrap()]);
         if ran.code != 0 {
-            self.violation(tally, format!("verify --deep: {}\n{}{}", ran.code, ran.stdout, ran.stderr));
+            self.violation(tally, &format!("verify --deep: {}\n{}{}", ran.code, ran.stdout, ran.stderr));
         }
     }
 
@@ -407,17 +409,17 @@ impl Site {
 
     fn expect(&mut self, what: &str, holds: bool, tally: &mut Tally) {
         if !holds {
-            self.violation(tally, format!("expected: {what}"));
+            self.violation(tally, &format!("expected: {what}"));
         }
     }
 
     fn differences(&mut self, what: &str, lines: &[String], tally: &mut Tally) {
         if !lines.is_empty() {
-            self.violation(tally, format!("{what}:\n  {}", lines.join("\n  ")));
+            self.violation(tally, &format!("{what}:\n  {}", lines.join("\n  ")));
         }
     }
 
-    fn violation(&mut self, tally: &mut Tally, what: String) {
+    fn violation(&mut self, tally: &mut Tally, what: &str) {
         let text = format!("{}: {what}\nafter\n  {}", tally.series, self.story.join("\n  "));
         println!("{text}\n");
         tally.violations.push(text);
