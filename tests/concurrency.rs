@@ -119,9 +119,10 @@ fn i8_of_sixteen_begins_at_once_one_wins_and_the_others_name_it() {
         let mut losers = Vec::new();
         let holder = holder(&machine);
         for child in children {
-            match child.id() == holder {
-                true => winner = Some(child),
-                false => losers.push((child.id(), ended(child))),
+            if child.id() == holder {
+                winner = Some(child);
+            } else {
+                losers.push((child.id(), ended(child)));
             }
         }
         let winner = winner.unwrap_or_else(|| panic!("round {round}: the holder {holder} is one of them"));

@@ -5,6 +5,10 @@
 //! depends on time. `KYTX_SEED` repeats a run, `KYTX_KILLS` scales it, in percent.
 
 #![allow(clippy::disallowed_methods, reason = "it looks into test machines")]
+#![allow(
+    clippy::print_stdout,
+    reason = "a run of many minutes says its seed, its counts, and each violation at once"
+)]
 
 #[path = "kill/moments.rs"]
 mod moments;
@@ -15,7 +19,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::thread;
 
-use moments::{Random, Windows};
+use moments::{Measured, Random, Windows};
 use site::{Goal, Site, Tally};
 use support::killer::{Counted, Victims};
 use support::options;
@@ -106,15 +110,15 @@ fn run(series: &Series, mut random: Random, percent: u64) -> Tally {
         ((series.upgrades * percent).div_ceil(100), (series.commits * percent).div_ceil(100));
     let mut site = Site::new(&options, series.counted, series.victims);
     let windows = site.measure(&mut tally);
-    let moments = [windows.begin.choose(upgrades, &mut random), windows.abort.choose(upgrades, &mut random)];
-    for (number, (at, back_at)) in moments[0].iter().zip(&moments[1]).enumerate() {
-        let way = Way { at: *at, back_at: *back_at, on: number % 3 != 2 };
-        let violations = tally.violations.len();
-        upgrade(&mut site, &windows, way, &mut random, &mut tally);
-        if tally.violations.len() > violations {
-            site = Site::new(&options, series.counted, series.victims);
-            site.measure(&mut Tally::new(series.name));
-        }
+    let mut backs = windows.abort.choose(upgrades, &mut random).into_iter().rev();
+    for (number, at) in windows.begin.choose(upgrades, &mut random).into_iter().enumerate() {
+        let mut back_at = || backs.next().unwrap_or(1);
+        upgrade(&mut site, &windows, at, number % 3 != 2, &mut back_at, &mut random, &mut tally);
+        renew(&mut site, series, &options, &tally);
+    }
+    // One series sees to it that every step is met.
+    if series.major && series.counted == Counted::Own && upgrades > 10 && percent >= 100 {
+        reach_all(&mut site, &windows.steps, &mut tally);
     }
     for at in windows.commit.choose(commits, &mut random) {
         let mut site = Site::new(&options, series.counted, series.victims);
@@ -127,29 +131,47 @@ fn run(series: &Series, mut random: Random, percent: u64) -> Tally {
     tally
 }
 
-/// How one upgrade goes.
-struct Way {
-    /// The call of `begin` at which it is killed.
-    at: u64,
-    /// The call of `abort` at which it is killed.
-    back_at: u64,
-    /// Whether it goes on to the new release before it goes back.
-    on: bool,
+/// A machine that shows a violation says nothing about the next kill.
+fn renew(site: &mut Site, series: &Series, options: &kytx::testbed::Options, tally: &Tally) {
+    if tally.violations.len() > site.violations_seen {
+        *site = Site::new(options, series.counted, series.victims);
+        site.measure(&mut Tally::new(series.name));
+        site.violations_seen = tally.violations.len();
+    }
 }
 
-/// An upgrade that is killed, perhaps completed, and in any case undone.
-fn upgrade(site: &mut Site, windows: &moments::Measured, way: Way, random: &mut Random, tally: &mut Tally) {
+/// Kills within every step that no kill has met yet, both ways.
+fn reach_all(site: &mut Site, steps: &[String], tally: &mut Tally) {
+    for (number, name) in steps.iter().enumerate() {
+        let misses = |phase: &str| !tally.reached.contains(&(phase.to_owned(), name.clone()));
+        if misses("applying") || misses("aborting") {
+            site.meet(number, steps.len() - 1 - number, tally);
+        }
+    }
+}
+
+/// An upgrade that is killed at a call of `begin`, perhaps completed, and in any case undone, which is killed too.
+fn upgrade(
+    site: &mut Site,
+    windows: &Measured,
+    at: u64,
+    goes_on: bool,
+    back_at: &mut dyn FnMut() -> u64,
+    random: &mut Random,
+    tally: &mut Tally,
+) {
     let left = |windows: &Windows, at: u64| windows.calls().saturating_sub(at) + 60;
-    site.begin(way.at, tally);
-    if way.on {
-        let kills: Vec<u64> = (0..2).map(|_| random.up_to(left(&windows.begin, way.at))).collect();
+    site.begin(at, tally);
+    if goes_on {
+        let kills: Vec<u64> = (0..2).map(|_| random.up_to(left(&windows.begin, at))).collect();
         site.go(Goal::Applied, &kills, tally);
         if site.is_open() {
             site.check_new(tally);
         }
     }
     if site.is_open() {
-        let kills = [way.back_at, random.up_to(left(&windows.abort, way.back_at)), random.up_to(120)];
+        let first = back_at();
+        let kills = [first, random.up_to(left(&windows.abort, first)), random.up_to(120)];
         site.go(Goal::Aborted, &kills, tally);
     }
     site.check_old(tally);

@@ -82,7 +82,7 @@ pub fn make_dirs(fs: &dyn Fs, dir: &Path, mode: u32) -> io::Result<()> {
             let is_dir = fs.stat(dir).is_ok_and(|meta| meta.kind == Kind::Dir);
             if is_dir { Ok(()) } else { Err(error) }.context("create", dir)?;
         }
-        made => made.context("create", dir)?,
+        result => result.context("create", dir)?,
     }
     fs.sync_dir(parent_of(dir)).context("sync", parent_of(dir))
 }

@@ -113,12 +113,18 @@ pub fn scan(fs: &dyn Fs, proc_dir: &Path, names: &[&Path], own_pid: u32) -> io::
     let home = homes.first().expect("BUG: a home has a path");
     let pid_files = read_pid_files(fs, home)?;
     let in_pid_file = |pid: u32| pid_files.iter().any(|(file, pids)| *file == "pid" && pids.contains(&pid));
+    // A second kytx is the lock's business: it names the home, and may be no more than a `kytx status`.
+    let own_exe = all.get(&own_pid).and_then(|seen| seen.exe.as_ref());
+    let is_another_kytx = |seen: &Seen| own_exe.is_some() && seen.exe.as_ref() == own_exe;
     let mut found = Vec::new();
     for (pid, seen) in &all {
         if own.contains(pid) {
             continue;
         }
         if let Some((role, known_by)) = seen.belongs_to(fs, &homes, in_pid_file(*pid)) {
+            if role == Role::Other && is_another_kytx(seen) {
+                continue;
+            }
             let command = seen.command();
             found.push(HomeProcess { pid: *pid, start_ticks: seen.start_ticks, role, known_by, command });
         }
@@ -440,6 +446,23 @@ pub(super) mod tests {
         machine.plant(14, &["java", "-Dcatalina.base=HOME/../home2/tomcat"], "/", "");
         assert_eq!(machine.roles(), [(10, Role::Service), (11, Role::Service), (13, Role::Service)]);
         assert_eq!(machine.scan().found[0].start_ticks, 1010);
+    }
+
+    #[test]
+    fn a_kytx_that_names_the_home_is_not_one_of_its_processes() {
+        let machine = Machine::new();
+        let exe = |pid: u32, path: &str| {
+            let link = machine.proc_dir().join(pid.to_string()).join("exe");
+            std::fs::remove_file(&link).unwrap();
+            symlink(path, link).unwrap();
+        };
+        machine.plant(99, &["kytx", "begin", "HOME/"], "/", "");
+        machine.plant(10, &["kytx", "status", "HOME/"], "/", "");
+        machine.plant(11, &["less", "HOME/logs/kylin.log"], "/", "");
+        exe(99, "/usr/bin/kytx");
+        exe(10, "/usr/bin/kytx (deleted)");
+        exe(11, "/usr/bin/less");
+        assert_eq!(machine.roles(), [(11, Role::Other)]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! At which calls to kill: spread over a run so that every record's window gets its share.
 
-/// A small generator of numbers, the same on every machine (SplitMix64).
+/// A small generator of numbers, the same on every machine (`SplitMix64`).
 pub struct Random(u64);
 
 impl Random {
@@ -28,9 +28,13 @@ pub struct Windows {
 /// The three commands that an operator types, undisturbed.
 #[derive(Debug)]
 pub struct Measured {
+    /// The window of planning, then two for each step: up to its intent, and up to its outcome.
     pub begin: Windows,
+    /// The window of the decision, then two for each step, the last one first.
     pub abort: Windows,
     pub commit: Windows,
+    /// The names of the steps that an abort undoes.
+    pub steps: Vec<String>,
 }
 
 impl Windows {
@@ -52,13 +56,19 @@ impl Windows {
         self.windows.last().map_or(0, |(_, last)| *last)
     }
 
-    /// Distinct calls, in order: half spread over the windows, short or long alike, half over the calls.
+    /// A call within one window.
+    pub fn within(&self, window: usize, random: &mut Random) -> u64 {
+        let (first, last) = self.windows[window];
+        first - 1 + random.up_to(last - first + 1)
+    }
+
+    /// Distinct calls, in order: two thirds spread over the windows, short or long alike, the rest over the calls.
     pub fn choose(&self, count: u64, random: &mut Random) -> Vec<u64> {
         let mut chosen = std::collections::BTreeSet::new();
         let windows = self.windows.len() as u64;
-        for number in 0..count / 2 {
-            let (first, last) = self.windows[(number * windows / (count / 2)) as usize];
-            chosen.insert(first - 1 + random.up_to(last - first + 1));
+        let spread = count * 2 / 3;
+        for number in 0..spread {
+            chosen.insert(self.within((number * windows / spread) as usize, random));
         }
         let rest = count - chosen.len() as u64;
         for number in 0..rest {

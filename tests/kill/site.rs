@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::moments::{Measured, Windows};
 use crate::support::Machine;
-use crate::support::killer::{Counted, Outcome, Traced, Victims, run_killed_at};
+use crate::support::killer::{Counted, Outcome, Traced, Victims, run_killed_after, run_killed_at};
 use crate::support::snapshot::Snapshot;
 
 /// What the product itself writes into a home whenever one of its scripts runs.
@@ -82,6 +82,9 @@ pub struct Site {
     old_metadata: StoreContent,
     old_cube: Snapshot,
     new: Option<Look>,
+    plan_length: usize,
+    /// How many violations there were when it was built.
+    pub violations_seen: usize,
     /// What was typed on this machine since it was last as it had been, for whoever reads of a violation.
     story: Vec<String>,
 }
@@ -106,6 +109,8 @@ impl Site {
             old_metadata: settled(&machine),
             old_cube: cube(&machine),
             new: None,
+            plan_length: 0,
+            violations_seen: 0,
             story: Vec::new(),
             machine,
         }
@@ -114,19 +119,26 @@ impl Site {
     /// Runs each command undisturbed: once upgraded and undone here, and once committed on a machine like it.
     pub fn measure(&mut self, tally: &mut Tally) -> Measured {
         let begin = self.measure_upgrade();
-        self.plan(tally);
-        let abort = self.undisturbed(&self.abort_command());
+        let steps = self.plan(tally);
+        let (cuts, calls) = self.undisturbed(&self.abort_command());
+        let abort = Windows::new(&cuts, calls);
         self.check_old(tally);
         let mut other = Self::new(&self.machine.options, self.counted, self.victims);
         other.measure_upgrade();
-        let commit = other.undisturbed(&other.commit_command());
+        let (cuts, calls) = other.undisturbed(&other.commit_command());
+        let commit = Windows::new(&cuts, calls);
         other.check_committed(tally);
-        Measured { begin, abort, commit }
+        Measured { begin, abort, commit, steps }
     }
 
     /// An undisturbed upgrade, and what it makes.
     pub fn measure_upgrade(&mut self) -> Windows {
-        let windows = self.undisturbed(&self.begin_command());
+        let mut cuts = self.undisturbed(&self.begin_command());
+        // Begin, the steps planned, Sealed: nothing happens between them.
+        let steps = self.status().expect("an upgrade is open")["steps"].as_array().unwrap().len();
+        self.plan_length = steps;
+        cuts.0.drain(..=steps);
+        let windows = Windows::new(&cuts.0, cuts.1);
         let tree = Snapshot::take(&self.machine.real_home, &PRODUCT);
         let metadata = settled(&self.machine);
         self.new =
@@ -134,14 +146,16 @@ impl Site {
         windows
     }
 
-    fn undisturbed(&self, args: &[String]) -> Windows {
+    /// The calls that wrote records, and how many calls there were.
+    fn undisturbed(&self, args: &[String]) -> (Vec<u64>, u64) {
         let traced = self.trace(args, 0);
         let Outcome::Finished { count, code: 0 } = traced.outcome else { panic!("{args:?}: {traced:?}") };
         assert!(traced.twin_writes.len() >= 3, "the journal was written: {:?}", traced.twin_writes);
-        Windows::new(&traced.twin_writes, count)
+        (traced.twin_writes, count)
     }
 
-    fn plan(&self, tally: &mut Tally) {
+    fn plan(&self, tally: &mut Tally) -> Vec<String> {
+        let mut steps = Vec::new();
         let status = self.status().expect("an upgrade is open");
         for step in status["steps"].as_array().unwrap() {
             let name = step["name"].as_str().unwrap().to_owned();
@@ -149,15 +163,48 @@ impl Site {
                 tally.planned.insert(("committing".to_owned(), name));
             } else {
                 tally.planned.insert(("applying".to_owned(), name.clone()));
-                tally.planned.insert(("aborting".to_owned(), name));
+                tally.planned.insert(("aborting".to_owned(), name.clone()));
+                steps.push(name);
             }
         }
+        steps
     }
 
     /// `begin`, killed at this call.
     pub fn begin(&mut self, at: u64, tally: &mut Tally) {
         let command = self.begin_command();
         self.kill(&command, at, false, tally);
+        self.look(tally);
+    }
+
+    /// `begin`, and once it is through `abort`, each killed at its second call after the intent of a step: the
+    /// `number`-th of `begin`, the `back`-th of `abort`.
+    pub fn meet(&mut self, number: usize, back: usize, tally: &mut Tally) {
+        // Begin, Sealed, the steps planned, two records for each step before; the decision to abort.
+        let planned = 2 + self.plan_length;
+        self.kill_within("begin", planned + 2 * number + 1, tally);
+        self.go(Goal::Applied, &[], tally);
+        self.check_new(tally);
+        self.kill_within("abort", 1 + 2 * back + 1, tally);
+        self.go(Goal::Aborted, &[], tally);
+        self.check_old(tally);
+    }
+
+    fn kill_within(&mut self, command: &str, records: usize, tally: &mut Tally) {
+        let args = if command == "begin" { self.begin_command() } else { self.abort_command() };
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let traced = run_killed_after(self.machine.kytx(&args), records, 2, self.counted, self.victims);
+        self.story.push(format!("{command} killed after record {records}: {:?}", traced.outcome));
+        let calls = traced.twin_writes.last().copied().unwrap_or_default() + 2;
+        match (traced.outcome, self.step_in_hand()) {
+            (Outcome::Killed, Some(step)) => {
+                tally.moments.insert((command.to_owned(), calls));
+                tally.reached.insert(step);
+            }
+            other => {
+                self.violation(tally, &format!("not killed within a step: {other:?}: {}", traced.stderr));
+            }
+        }
         self.look(tally);
     }
 
@@ -170,7 +217,7 @@ impl Site {
             self.look(tally);
         }
         if self.next_command(goal, 0).is_some() && goal != Goal::Applied {
-            self.violation(tally, format!("it does not end {goal:?}"));
+            self.violation(tally, &format!("it does not end {goal:?}"));
         }
     }
 
@@ -180,8 +227,8 @@ impl Site {
         let resume = self.command(&["resume"]);
         Some(match (goal, phase.as_str()) {
             (_, "none" | "ended") | (Goal::Applied, "applied") => return None,
-            (Goal::Aborted, "aborting") if number % 2 == 0 => self.abort_command(),
-            (Goal::Committed, "committing") if number % 2 == 0 => self.commit_command(),
+            (Goal::Aborted, "aborting") if number.is_multiple_of(2) => self.abort_command(),
+            (Goal::Committed, "committing") if number.is_multiple_of(2) => self.commit_command(),
             (_, "planning" | "committing" | "aborting") | (Goal::Applied, "applying") => resume,
             (Goal::Aborted, "applying" | "applied") => self.abort_command(),
             (Goal::Committed, "applied") => self.commit_command(),
@@ -203,7 +250,7 @@ impl Site {
             }
             Outcome::Finished { code: 0, .. } => {}
             Outcome::Finished { code, .. } => {
-                self.violation(tally, format!("exit code {code}:\n{}{}", traced.stdout, traced.stderr));
+                self.violation(tally, &format!("exit code {code}:\n{}{}", traced.stdout, traced.stderr));
             }
         }
     }
@@ -274,7 +321,7 @@ impl Site {
         for command in ["status", "log"] {
             let ran = self.machine.run(&[command, self.machine.home.to_str().unwrap()]);
             if ![0, 8].contains(&ran.code) {
-                self.violation(tally, format!("`{command}` exits {}: {}", ran.code, ran.stderr));
+                self.violation(tally, &format!("`{command}` exits {}: {}", ran.code, ran.stderr));
             }
         }
         if let (Some(before), Some(after)) = (before, take()) {
@@ -287,7 +334,7 @@ impl Site {
         self.check_upgraded(tally);
         let ran = self.machine.run(&["verify", "--deep", self.machine.home.to_str().unwrap()]);
         if ran.code != 0 {
-            self.violation(tally, format!("verify --deep: {}\n{}{}", ran.code, ran.stdout, ran.stderr));
+            self.violation(tally, &format!("verify --deep: {}\n{}{}", ran.code, ran.stdout, ran.stderr));
         }
     }
 
@@ -362,17 +409,17 @@ impl Site {
 
     fn expect(&mut self, what: &str, holds: bool, tally: &mut Tally) {
         if !holds {
-            self.violation(tally, format!("expected: {what}"));
+            self.violation(tally, &format!("expected: {what}"));
         }
     }
 
     fn differences(&mut self, what: &str, lines: &[String], tally: &mut Tally) {
         if !lines.is_empty() {
-            self.violation(tally, format!("{what}:\n  {}", lines.join("\n  ")));
+            self.violation(tally, &format!("{what}:\n  {}", lines.join("\n  ")));
         }
     }
 
-    fn violation(&mut self, tally: &mut Tally, what: String) {
+    fn violation(&mut self, tally: &mut Tally, what: &str) {
         let text = format!("{}: {what}\nafter\n  {}", tally.series, self.story.join("\n  "));
         println!("{text}\n");
         tally.violations.push(text);

@@ -65,13 +65,30 @@ pub struct Traced {
 
 /// Runs a command with no input and kills it at the entry of the `n`-th counted call; 0 never kills, and counts.
 pub fn run_killed_at(command: Command, n: u64, counted: Counted, victims: Victims) -> Traced {
+    run_killed_after(command, 0, n, counted, victims)
+}
+
+/// The same, counted from the `records`-th write to a twin on: runs differ by a few calls, and this is within the same
+/// step in each.
+pub fn run_killed_after(
+    command: Command,
+    records: usize,
+    n: u64,
+    counted: Counted,
+    victims: Victims,
+) -> Traced {
     // A thread of its own: ptrace is bound to the thread that spawned the tracee, waiting for "any child" must not
     // take away another test's, and its end lets go of whatever is still traced.
-    let tracer = std::thread::spawn(move || trace(command, n, counted, victims).unwrap());
+    let tracer = std::thread::spawn(move || trace(command, (records, n), counted, victims).unwrap());
     tracer.join().expect("the tracer works")
 }
 
-fn trace(mut command: Command, n: u64, counted: Counted, victims: Victims) -> io::Result<Traced> {
+fn trace(
+    mut command: Command,
+    (records, n): (usize, u64),
+    counted: Counted,
+    victims: Victims,
+) -> io::Result<Traced> {
     let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
     command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(err.try_clone()?);
     // SAFETY: between fork and exec it makes one system call and allocates nothing.
@@ -81,7 +98,9 @@ fn trace(mut command: Command, n: u64, counted: Counted, victims: Victims) -> io
     let program = command.spawn()?.id() as pid_t;
     let mut tracer = Tracer {
         program,
+        records,
         n,
+        since: 0,
         counted,
         victims,
         count: 0,
@@ -103,7 +122,10 @@ fn trace(mut command: Command, n: u64, counted: Counted, victims: Victims) -> io
 
 struct Tracer {
     program: pid_t,
+    records: usize,
     n: u64,
+    /// How many calls there were since that record.
+    since: u64,
     counted: Counted,
     victims: Victims,
     count: u64,
@@ -144,10 +166,11 @@ impl Tracer {
         if signal == libc::SIGTRAP | 0x80 {
             if let Some(change) = self.counted_change(pid) {
                 self.count += 1;
+                self.since += u64::from(self.twin_writes.len() >= self.records);
                 if change == Change::Twin {
                     self.twin_writes.push(self.count);
                 }
-                if self.count == self.n {
+                if self.n != 0 && self.since == self.n {
                     return self.kill();
                 }
             }
