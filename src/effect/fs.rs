@@ -136,6 +136,11 @@ pub trait Fs: Sync {
     fn sync_fs(&self, path: &Path) -> io::Result<()>;
     /// Bytes that an unprivileged process can still use on the file system that holds `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// When the inode was made: with its number it names an inode for good, as numbers of removed ones are given
+    /// again. `None` where kernel (`statx`, Linux 4.11) or file system does not say.
+    fn born(&self, path: &Path) -> io::Result<Option<Timestamp>> {
+        self.stat(path).map(|_| None)
+    }
 }
 
 /// Whether anything has this name.

@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    self as sys, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, XattrFlags,
+    self as sys, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps, XattrFlags,
 };
 use rustix::io::Errno;
 
@@ -269,6 +269,18 @@ impl Fs for OsFs {
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         fs2::available_space(path)
+    }
+
+    fn born(&self, path: &Path) -> io::Result<Option<Timestamp>> {
+        match sys::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME) {
+            Ok(found) => {
+                let known = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+                let time = found.stx_btime;
+                Ok(known.then_some(Timestamp { s: time.tv_sec, ns: time.tv_nsec }))
+            }
+            Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::NOTSUP) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
     }
 }
 

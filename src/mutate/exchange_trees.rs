@@ -6,7 +6,7 @@
 //! between them the home's path is empty or the spare's is, and the inodes say which. One intent covers all of them,
 //! since the position of two inodes among three names tells every window apart without a record of its own.
 //!
-//! *Probe.* By inode, never by content: both trees may hold the same release. The device number is left out, as it
+//! *Probe.* By inode, number and birth, never by content: both trees may hold the same release. The device number is left out, as it
 //! changes over a reboot.
 //! *Apply* and *undo* are the same act with the two sides changed.
 
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Act, Machine, product, refused};
-use crate::effect::fs::{Kind, stat_opt};
+use crate::effect::fs::{Kind, Timestamp, stat_opt};
 use crate::effect::tree::{Context, parent_of, sibling};
 use crate::engine::{MutationError, Sight, Task};
 use crate::raw_path::RawPath;
@@ -29,8 +29,24 @@ pub(super) struct ExchangeTrees<'a> {
 /// Which inode is which, looked up when the step is intended.
 #[derive(Serialize, Deserialize)]
 struct Inodes {
-    old: u64,
-    new: u64,
+    old: Inode,
+    new: Inode,
+}
+
+/// An inode, by its number and, where that is known, by when it was made: a tree that was removed and unpacked again by
+/// hand may well get the number of the one that was removed.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+struct Inode {
+    number: u64,
+    #[serde(default)]
+    born: Option<Timestamp>,
+}
+
+impl PartialEq for Inode {
+    fn eq(&self, other: &Self) -> bool {
+        let same_birth = self.born.is_none() || other.born.is_none() || self.born == other.born;
+        self.number == other.number && same_birth
+    }
 }
 
 impl ExchangeTrees<'_> {
@@ -42,11 +58,14 @@ impl ExchangeTrees<'_> {
         [self.live.to_path_buf(), self.spare.to_path_buf(), self.parked()]
     }
 
-    fn inode(machine: &Machine<'_>, path: &Path) -> Result<Option<u64>, MutationError> {
+    fn inode(machine: &Machine<'_>, path: &Path) -> Result<Option<Inode>, MutationError> {
         match stat_opt(machine.fs, path).context("look at", path)? {
-            Some(meta) if meta.kind == Kind::Dir => Ok(Some(meta.ino)),
+            Some(meta) if meta.kind == Kind::Dir => {
+                let born = machine.fs.born(path).context("look at", path)?;
+                Ok(Some(Inode { number: meta.ino, born }))
+            }
             // Anything else under one of the names is nobody's tree; 0 is no inode.
-            Some(_) => Ok(Some(0)),
+            Some(_) => Ok(Some(Inode::default())),
             None => Ok(None),
         }
     }
@@ -59,7 +78,7 @@ impl ExchangeTrees<'_> {
     }
 
     /// Moves `incoming` to the live name and `outgoing` to the spare name, from any window of an earlier attempt.
-    fn swap(&self, machine: &Machine<'_>, incoming: u64, outgoing: u64) -> Result<(), MutationError> {
+    fn swap(&self, machine: &Machine<'_>, incoming: Inode, outgoing: Inode) -> Result<(), MutationError> {
         let [live, spare, parked] = self.names();
         let fs = machine.fs;
         let at = |path: &Path| Self::inode(machine, path);
@@ -99,7 +118,7 @@ impl Act for ExchangeTrees<'_> {
         let found = (at_live?, at_spare?, at_parked?);
         if task.inputs.is_none() {
             return Ok(match found {
-                (Some(1..), Some(1..), None) => Sight::of(Observed::Before),
+                (Some(live), Some(spare), None) if live.number != 0 && spare.number != 0 => Sight::of(Observed::Before),
                 _ => Sight::foreign(format!(
                     "`{}` and `{}` must both be directories, and `{}` must not exist",
                     self.live,
@@ -166,7 +185,7 @@ fn nobody_serves(machine: &Machine<'_>, live: &RawPath) -> Result<(), MutationEr
 impl ExchangeTrees<'_> {
     /// As [`Self::swap`], also from a window of the other direction: there, the tree that was on its way out comes
     /// back first.
-    fn turn(&self, machine: &Machine<'_>, incoming: u64, outgoing: u64) -> Result<(), MutationError> {
+    fn turn(&self, machine: &Machine<'_>, incoming: Inode, outgoing: Inode) -> Result<(), MutationError> {
         let [live, spare, parked] = self.names();
         if Self::inode(machine, &parked)? == Some(incoming) {
             if Self::inode(machine, &live)? == Some(outgoing) {
