@@ -22,6 +22,8 @@ pub struct Task<'a> {
     pub direction: Direction,
     /// What it works from, once its intent is durable; `None` for a look before the intent.
     pub inputs: Option<Digest>,
+    /// The last step that was ever begun, this one included.
+    pub furthest: Option<StepId>,
 }
 
 /// Why a mutation failed. The machine is then somewhere between before and after; `resume` and `abort` cope.
@@ -234,7 +236,7 @@ fn intend(
         return record(txn, journal, &Record::Intent { step, direction, inputs });
     }
     let mutation = mutation_of(txn, step);
-    let task = Task { step, mutation: &mutation, direction, inputs: None };
+    let task = Task { step, mutation: &mutation, direction, inputs: None, furthest: txn.furthest() };
     let sight = world.probe(&task).map_err(|source| failed(txn, step, source))?;
     match sight.seen {
         Observed::Before => {
@@ -265,7 +267,8 @@ fn perform(
 ) -> Result<(), DriveError> {
     (control.watch)(txn, &Event::Started { step, direction });
     let mutation = mutation_of(txn, step);
-    let task = Task { step, mutation: &mutation, direction, inputs: txn.inputs(step) };
+    let task =
+        Task { step, mutation: &mutation, direction, inputs: txn.inputs(step), furthest: txn.furthest() };
     let sight = world.probe(&task).map_err(|source| failed(txn, step, source))?;
     let how = match (judge(direction, sight.seen), direction) {
         (Verdict::Halt, _) => return Err(foreign(txn, step, sight.what)),

@@ -179,7 +179,6 @@ pub struct WhichArgs {
 /// How deep to verify.
 #[derive(Args, Clone, Copy, Debug)]
 #[group(multiple = false)]
-#[expect(clippy::struct_excessive_bools, reason = "three flags of which one may be given")]
 pub struct LevelArgs {
     /// Only that the backups' bytes are unchanged
     #[arg(long)]

@@ -32,7 +32,7 @@ use crate::kyligence::survey::{Survey, SurveyInput, Tree, survey};
 use crate::kyligence::version::{UpgradeKind, rule};
 use crate::mutate::{Progress, item_digest};
 use crate::raw_path::RawPath;
-use crate::txn::{CubeCopy, Header, Override, SideFile, Step, TxnId, plan_digest};
+use crate::txn::{CubeCopy, Header, Override, Owner, SideFile, Step, TxnId, plan_digest};
 
 /// The longest reason for an override: the record that holds it has a limit of its own.
 const REASON_LIMIT_BYTES: usize = 200;
@@ -353,6 +353,7 @@ fn plan_inputs(
         package: new.path.as_path().into(),
         content: new.scanned.content,
         spare: state.spare().into(),
+        owner: owner_of(home)?,
         carry: SideFile {
             path: RawPath::from("plan").join(&CARRY_LIST.into()),
             digest: Digest::of(carry_text),
@@ -371,6 +372,11 @@ fn archive_name(home: &Home, txn: &TxnId) -> Result<PathBuf, CommandError> {
     let usual = sibling(&home.path, ".backup.tar.gz");
     let taken = exists(&OsFs, &usual).map_err(|error| cannot_read(&error))?;
     Ok(if taken { sibling(&home.path, &format!(".{}.backup.tar.gz", &txn.0)) } else { usual })
+}
+
+fn owner_of(home: &Home) -> Result<Owner, CommandError> {
+    let meta = OsFs.stat(&home.path).map_err(|error| cannot_read(&error))?;
+    Ok(Owner { uid: meta.uid, gid: meta.gid })
 }
 
 fn header(

@@ -3,8 +3,8 @@
 use crate::digest::Digest;
 use crate::raw_path::RawPath;
 use crate::txn::{
-    AbortReason, CarryPass, CopyPass, CubeCopy, Direction, Header, Mutation, Outcome, Override, Record,
-    SideFile, Stage, Step, StepId, TxnId, plan_digest,
+    AbortReason, CarryPass, CopyPass, CubeCopy, Direction, Header, Mutation, Outcome, Override, Owner,
+    Record, SideFile, Stage, Step, StepId, TxnId, plan_digest,
 };
 
 /// A first record.
@@ -45,6 +45,7 @@ pub fn steps() -> Vec<Step> {
             package: RawPath::new(&b"/tmp/caf\xe9.tar.gz"[..]),
             content: Digest::of(b"package"),
             spare: spare.clone(),
+            owner: Owner { uid: 1000, gid: 1001 },
         },
         carry(CarryPass::Copy),
         Mutation::CopyCubeData { cube: cube.clone(), pass: CopyPass::Early },
@@ -53,8 +54,13 @@ pub fn steps() -> Vec<Step> {
         Mutation::CopyCubeData { cube: cube.clone(), pass: CopyPass::Final },
         carry(CarryPass::Settle),
         Mutation::ExchangeTrees { live: home.clone(), spare: spare.clone() },
-        Mutation::HandOverData { home: home.clone(), backup: backup.clone(), cube: Some(cube.clone()) },
-        Mutation::HandOverData { home: home.clone(), backup, cube: None },
+        Mutation::HandOverData {
+            home: home.clone(),
+            backup: backup.clone(),
+            cube: Some(cube.clone()),
+            effective_from: StepId(9),
+        },
+        Mutation::HandOverData { home: home.clone(), backup, cube: None, effective_from: StepId(9) },
         Mutation::StartService { home, start_timeout_s: 600 },
         Mutation::ArchiveTree {
             tree: spare.clone(),

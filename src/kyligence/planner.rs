@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::raw_path::RawPath;
-use crate::txn::{CarryPass, CopyPass, CubeCopy, Mutation, SideFile, Stage, Step};
+use crate::txn::{CarryPass, CopyPass, CubeCopy, Mutation, Owner, SideFile, Stage, Step, StepId};
 
 /// When the archive of the old tree is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,8 @@ pub struct PlanInputs {
     pub content: Digest,
     /// The spare tree.
     pub spare: RawPath,
+    /// Whose the home is.
+    pub owner: Owner,
     /// What to carry.
     pub carry: SideFile,
     /// Where the verified copy of the metadata backup goes.
@@ -52,7 +54,7 @@ pub struct PlanInputs {
 ///
 /// * everything that reads or writes in bulk is before `stop-service` or after `start-service`;
 /// * `hand-over-data` is before `exchange-trees`, so that on the way back the old tools are in place again when they
-///   restore the metadata, and nothing needs restoring if the swap was never reached by a start;
+///   restore the metadata;
 /// * `archive-tree` reads a tree that nobody writes any more.
 pub fn steps(inputs: &PlanInputs) -> Vec<Step> {
     let mut steps = before_the_stop(inputs);
@@ -66,7 +68,21 @@ pub fn steps(inputs: &PlanInputs) -> Vec<Step> {
         steps.push(apply("archive-tree", archive(inputs, &inputs.spare)));
     }
     steps.extend(cleanup(inputs));
+    let first = effective_from(&steps);
+    for step in &mut steps {
+        if let Mutation::HandOverData { effective_from, .. } = &mut step.mutation {
+            *effective_from = first;
+        }
+    }
     steps
+}
+
+/// The step from which on the new release may change data: its start, or the swap where the start is the operator's.
+fn effective_from(steps: &[Step]) -> StepId {
+    let is_start = |step: &Step| matches!(step.mutation, Mutation::StartService { .. });
+    let is_swap = |step: &Step| matches!(step.mutation, Mutation::ExchangeTrees { .. });
+    let at = steps.iter().position(is_start).or_else(|| steps.iter().position(is_swap));
+    StepId(at.expect("BUG: every plan swaps the trees") as u16)
 }
 
 fn apply(name: &str, mutation: Mutation) -> Step {
@@ -78,6 +94,7 @@ fn before_the_stop(inputs: &PlanInputs) -> Vec<Step> {
         package: inputs.package.clone(),
         content: inputs.content,
         spare: inputs.spare.clone(),
+        owner: inputs.owner,
     };
     let mut steps =
         vec![apply("stage-tree", stage), apply("carry-customisations", carry(inputs, CarryPass::Copy))];
@@ -105,6 +122,7 @@ fn downtime(inputs: &PlanInputs) -> Vec<Step> {
         home: home.clone(),
         backup: inputs.metadata_backup.clone(),
         cube: inputs.cube.clone(),
+        effective_from: StepId(0),
     };
     let exchange = Mutation::ExchangeTrees { live: home.clone(), spare: inputs.spare.clone() };
     steps.extend([apply("hand-over-data", hand_over), apply("exchange-trees", exchange)]);
@@ -152,6 +170,7 @@ mod tests {
             package: "/tmp/p.tar.gz".into(),
             content: Digest::ZERO,
             spare: "/opt/.kytx/ke/spare".into(),
+            owner: Owner { uid: 1000, gid: 1000 },
             carry: SideFile { path: "plan/carry.json".into(), digest: Digest::ZERO },
             metadata_backup: "/opt/.kytx/ke/backup/1/metadata".into(),
             cube: major
@@ -206,6 +225,18 @@ mod tests {
         assert!(at("stop-service") < at("archive-tree") && at("archive-tree") < at("exchange-trees"));
         assert!(matches!(&steps[at("archive-tree")].mutation,
             Mutation::ArchiveTree { tree, .. } if *tree == "/opt/ke".into()));
+    }
+
+    #[test]
+    fn data_are_handed_over_from_the_start_on_or_from_the_swap_if_the_operator_starts() {
+        for (start, name) in [(true, "start-service"), (false, "exchange-trees")] {
+            let steps = steps(&inputs(false, ArchiveWhen::After, start));
+            let handed = steps.iter().find_map(|step| match step.mutation {
+                Mutation::HandOverData { effective_from, .. } => Some(effective_from),
+                _ => None,
+            });
+            assert_eq!(steps[handed.unwrap().index()].name, name);
+        }
     }
 
     #[test]

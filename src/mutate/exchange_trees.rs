@@ -118,7 +118,9 @@ impl Act for ExchangeTrees<'_> {
         let found = (at_live?, at_spare?, at_parked?);
         if task.inputs.is_none() {
             return Ok(match found {
-                (Some(live), Some(spare), None) if live.number != 0 && spare.number != 0 => Sight::of(Observed::Before),
+                (Some(live), Some(spare), None) if live.number != 0 && spare.number != 0 => {
+                    Sight::of(Observed::Before)
+                }
                 _ => Sight::foreign(format!(
                     "`{}` and `{}` must both be directories, and `{}` must not exist",
                     self.live,

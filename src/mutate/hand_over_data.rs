@@ -8,6 +8,7 @@
 //! directory aside and the verified copy into place, so that nothing is deleted before its replacement is there; then
 //! the metadata, emptied and restored. No metadata command runs between the two renames (reference 22.1), and each only
 //! once the working directory is proved reachable.
+//! Nothing is restored if the new release was never started: then it has changed nothing.
 //! *Crash windows.* Between the renames the working directory is empty: the copy is still there, and the next attempt
 //! puts it in place. An emptied or half-restored store is emptied and restored again.
 
@@ -23,12 +24,13 @@ use crate::digest::Digest;
 use crate::engine::{MutationError, Sight, Task};
 use crate::kyligence::metadata::{MetadataTools, restore_exact};
 use crate::raw_path::RawPath;
-use crate::txn::{CubeCopy, Direction, Observed};
+use crate::txn::{CubeCopy, Direction, Observed, StepId};
 
 pub(super) struct HandOverData<'a> {
     pub home: &'a RawPath,
     pub backup: &'a RawPath,
     pub cube: Option<&'a CubeCopy>,
+    pub effective_from: StepId,
 }
 
 /// The manifests by which the backups are verified before anything is replaced.
@@ -155,6 +157,10 @@ impl Act for HandOverData<'_> {
     }
 
     fn undo(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<(), MutationError> {
+        // A store that the new release never saw is not emptied: restoring it could only do harm.
+        if task.furthest < Some(self.effective_from) {
+            return Ok(());
+        }
         let manifests = Self::manifests(machine, task)?;
         if let (Some(cube), Some(expected)) = (self.cube, manifests.cube) {
             Self::restore_cube(machine, cube, expected)?;

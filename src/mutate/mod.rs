@@ -135,8 +135,8 @@ trait Act {
 
 fn act_of(mutation: &Mutation) -> Box<dyn Act + '_> {
     match mutation {
-        Mutation::StageTree { package, content, spare } => {
-            Box::new(stage_tree::StageTree { package, content: *content, spare })
+        Mutation::StageTree { package, content, spare, owner } => {
+            Box::new(stage_tree::StageTree { package, content: *content, spare, owner: *owner })
         }
         Mutation::CarryCustomisations { home, spare, list, pass } => {
             Box::new(carry_customisations::CarryCustomisations { home, spare, list, pass: *pass })
@@ -148,8 +148,13 @@ fn act_of(mutation: &Mutation) -> Box<dyn Act + '_> {
             Box::new(back_up_metadata::BackUpMetadata { home, backup })
         }
         Mutation::CopyCubeData { cube, pass } => Box::new(copy_cube_data::CopyCubeData { cube, pass: *pass }),
-        Mutation::HandOverData { home, backup, cube } => {
-            Box::new(hand_over_data::HandOverData { home, backup, cube: cube.as_ref() })
+        Mutation::HandOverData { home, backup, cube, effective_from } => {
+            Box::new(hand_over_data::HandOverData {
+                home,
+                backup,
+                cube: cube.as_ref(),
+                effective_from: *effective_from,
+            })
         }
         Mutation::ExchangeTrees { live, spare } => Box::new(exchange_trees::ExchangeTrees { live, spare }),
         Mutation::StartService { home, start_timeout_s } => {

@@ -15,12 +15,13 @@ use crate::effect::fs::exists;
 use crate::effect::tree::{Context, discard_tree, make_dirs, parent_of, remove_tree, sibling};
 use crate::engine::{MutationError, Sight, Task};
 use crate::raw_path::RawPath;
-use crate::txn::{Direction, Observed};
+use crate::txn::{Direction, Observed, Owner};
 
 pub(super) struct StageTree<'a> {
     pub package: &'a RawPath,
     pub content: Digest,
     pub spare: &'a RawPath,
+    pub owner: Owner,
 }
 
 impl Act for StageTree<'_> {
@@ -54,13 +55,12 @@ impl Act for StageTree<'_> {
             remove_tree(machine.fs, &leftover, &tick)?;
         }
         make_dirs(machine.fs, parent_of(spare), 0o700)?;
-        let owner = machine.fs.stat(parent_of(spare)).context("look at", spare)?;
         unpack(
             machine.fs,
             self.package.as_path(),
             &self.content,
             &part,
-            (owner.uid, owner.gid),
+            (self.owner.uid, self.owner.gid),
             machine.threads,
             &tick,
         )?;

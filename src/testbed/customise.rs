@@ -64,7 +64,7 @@ pub(super) fn customise(home: &Path, site: &Site<'_>) -> io::Result<()> {
     }
     write("meta_backups/meta_2020_01_01_00_00_00/UUID", "an older backup, and an empty one")?;
     // As old as it says: nobody has to wait for a second to go by before the next backup can have another name.
-    File::open(home.join("meta_backups"))?.set_modified(UNIX_EPOCH + Duration::from_secs(1_577_836_800))?;
+    File::open(home.join("meta_backups"))?.set_modified(UNIX_EPOCH + Duration::from_hours(438_288))?;
     match site.layout {
         Layout::Ke3 => {
             write("ext/mysql-connector-java-5.1.41.jar", "the operator's driver")?;

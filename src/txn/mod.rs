@@ -12,7 +12,7 @@ mod record;
 mod state;
 
 pub use judge::{Observed, Verdict, judge};
-pub use mutation::{CarryPass, CopyPass, CubeCopy, Mutation, SideFile};
+pub use mutation::{CarryPass, CopyPass, CubeCopy, Mutation, Owner, SideFile};
 pub use plan::{Stage, Step, StepId, plan_digest};
 pub use record::{AbortReason, Direction, Header, Lsn, Outcome, Override, Record, TxnId};
 pub use state::{Action, IllegalRecord, Phase, StepState, Txn};

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::StepId;
 use crate::digest::Digest;
 use crate::raw_path::RawPath;
 
@@ -48,6 +49,15 @@ pub struct CubeCopy {
     pub root: RawPath,
 }
 
+/// An owner and a group, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The owner.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
 /// Everything kytx can do to a machine. Variants are only ever added at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -60,6 +70,8 @@ pub enum Mutation {
         content: Digest,
         /// The spare tree.
         spare: RawPath,
+        /// Whose the unpacked files are: the owner of the old home.
+        owner: Owner,
     },
     /// Carries the operator's customisations from the old home into the spare tree.
     CarryCustomisations {
@@ -101,6 +113,8 @@ pub enum Mutation {
         backup: RawPath,
         /// The verified copy of the cube data, if one was made.
         cube: Option<CubeCopy>,
+        /// The first step at which the new release may change data. An abort that comes before it restores nothing.
+        effective_from: StepId,
     },
     /// Swaps the spare tree and the live tree.
     ExchangeTrees {

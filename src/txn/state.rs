@@ -51,6 +51,7 @@ pub enum StepState {
 }
 
 /// The one thing to do next.
+#[allow(clippy::large_enum_variant, reason = "one lives at a time")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Append this record.
@@ -306,6 +307,11 @@ impl Txn {
     /// Why it turned round, if it did.
     pub fn abort_reason(&self) -> Option<&AbortReason> {
         self.abort_reason.as_ref()
+    }
+
+    /// The last step, in plan order, that was ever begun or found.
+    pub fn furthest(&self) -> Option<StepId> {
+        self.ids().rev().find(|id| self.state(*id) != StepState::Pending)
     }
 
     /// What the step works from, once its intent is durable.

@@ -47,7 +47,15 @@ pub fn stage_tree_of(lab: &Lab) -> Mutation {
     let package = lab.at("downloads/Rel-2");
     let limits = Limits::for_free_bytes(1 << 30);
     let content = scan(&OsFs, &package, limits, &|_| false, &no_tick).unwrap().content;
-    Mutation::StageTree { package: package.into(), content, spare: spare(lab) }
+    Mutation::StageTree {
+        package: package.into(),
+        content,
+        spare: spare(lab),
+        owner: kytx::txn::Owner {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+        },
+    }
 }
 
 fn build_stage_tree() -> Lab {

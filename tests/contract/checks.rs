@@ -253,7 +253,8 @@ pub fn probes_only_look(case: &Case) {
             if direction == Direction::Backward && (Case::is_cleanup(lab) || inputs.is_none()) {
                 continue;
             }
-            let task = Task { step: StepId(0), mutation: &mutation, direction, inputs };
+            let task =
+                Task { step: StepId(0), mutation: &mutation, direction, inputs, furthest: Some(StepId(0)) };
             let sight = lab.with_machine(&read_only, |machine| machine.probe(&task)).unwrap();
             if direction == Direction::Forward {
                 assert!(wanted.contains(&sight.seen), "{:?} is none of {wanted:?}", sight.seen);

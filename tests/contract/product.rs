@@ -160,7 +160,13 @@ impl Bench {
     fn probe(&self, direction: Direction) -> Observed {
         let fs = FaultFs::new(Accident::ReadOnly, Lacking::default());
         let mutation = self.lab.steps[0].mutation.clone();
-        let task = Task { step: StepId(0), mutation: &mutation, direction, inputs: self.lab.inputs() };
+        let task = Task {
+            step: StepId(0),
+            mutation: &mutation,
+            direction,
+            inputs: self.lab.inputs(),
+            furthest: Some(StepId(0)),
+        };
         self.lab.with_machine(&fs, |machine| machine.probe(&task)).unwrap().seen
     }
 
@@ -296,7 +302,7 @@ fn backed_up() -> (Bench, StoreContent, Snapshot) {
         bench.apply();
     }
     let (home, backup, cube) = (bench.home(), bench.backup().into(), Some(bench.cube()));
-    bench.plan(Mutation::HandOverData { home, backup, cube });
+    bench.plan(Mutation::HandOverData { home, backup, cube, effective_from: StepId(0) });
     (bench, metadata, cube_data)
 }
 

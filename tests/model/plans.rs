@@ -2,7 +2,8 @@
 
 use kytx::digest::Digest;
 use kytx::txn::{
-    CarryPass, CopyPass, CubeCopy, Direction, Header, Mutation, Record, SideFile, Stage, Step, TxnId,
+    CarryPass, CopyPass, CubeCopy, Direction, Header, Mutation, Owner, Record, SideFile, Stage, Step, StepId,
+    TxnId,
 };
 
 use crate::machine::{Cell, Machine, Thing, stages};
@@ -56,7 +57,12 @@ fn cleanup(name: &str, mutation: Mutation) -> Step {
 fn stage() -> Step {
     apply(
         "stage-tree",
-        Mutation::StageTree { package: "package".into(), content: Digest::ZERO, spare: "spare".into() },
+        Mutation::StageTree {
+            package: "package".into(),
+            content: Digest::ZERO,
+            spare: "spare".into(),
+            owner: Owner { uid: 0, gid: 0 },
+        },
     )
 }
 
@@ -86,8 +92,12 @@ fn back_up() -> Step {
 }
 
 fn hand_over() -> Step {
-    let mutation =
-        Mutation::HandOverData { home: "home".into(), backup: "backup".into(), cube: Some(cube()) };
+    let mutation = Mutation::HandOverData {
+        home: "home".into(),
+        backup: "backup".into(),
+        cube: Some(cube()),
+        effective_from: StepId(0),
+    };
     apply("hand-over-data", mutation)
 }
 

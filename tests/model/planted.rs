@@ -37,7 +37,13 @@ fn wrong_drive(txn: &mut Txn, bench: &mut Bench<'_>, bug: Bug) -> Result<Rest, D
             Action::Finish(outcome) => return Ok(Rest::Ended(outcome)),
             Action::Intend { step, direction } => {
                 let mutation = txn.step(step).unwrap().mutation.clone();
-                let task = Task { step, mutation: &mutation, direction: Direction::Forward, inputs: None };
+                let task = Task {
+                    step,
+                    mutation: &mutation,
+                    direction: Direction::Forward,
+                    inputs: None,
+                    furthest: None,
+                };
                 let seen = bench.world.probe(&task).unwrap().seen;
                 if direction == Direction::Forward && seen == Observed::After {
                     record(txn, &mut bench.journal, &Record::Found { step })?;
@@ -51,7 +57,8 @@ fn wrong_drive(txn: &mut Txn, bench: &mut Bench<'_>, bug: Bug) -> Result<Rest, D
             }
             Action::Drive { step, direction } => {
                 let mutation = txn.step(step).unwrap().mutation.clone();
-                let task = Task { step, mutation: &mutation, direction, inputs: txn.inputs(step) };
+                let task =
+                    Task { step, mutation: &mutation, direction, inputs: txn.inputs(step), furthest: None };
                 let done = Record::Done { step, direction, outputs: Digest::ZERO };
                 let seen = match bug {
                     Bug::TrustsItsOwnIntent => Observed::Torn,
@@ -95,7 +102,7 @@ fn act_lawlessly(
     let mutation = txn.step(step).unwrap().mutation.clone();
     let inputs = Digest::ZERO;
     bench.journal.append(&Record::Intent { step, direction, inputs })?;
-    let task = Task { step, mutation: &mutation, direction, inputs: Some(inputs) };
+    let task = Task { step, mutation: &mutation, direction, inputs: Some(inputs), furthest: None };
     if judge(direction, bench.world.probe(&task).unwrap().seen) == Verdict::Run {
         act(bench, &task, direction);
     }
@@ -115,8 +122,13 @@ fn planted_bug_i1_unpacks_while_planning() {
     fn program(bench: &mut Bench<'_>, command: Command) -> End {
         if command == Command::Begin {
             let mutation = plans::single().steps[0].mutation.clone();
-            let task =
-                Task { step: StepId(0), mutation: &mutation, direction: Direction::Forward, inputs: None };
+            let task = Task {
+                step: StepId(0),
+                mutation: &mutation,
+                direction: Direction::Forward,
+                inputs: None,
+                furthest: None,
+            };
             act(bench, &task, Direction::Forward);
         }
         kytx(bench, command)

@@ -102,11 +102,11 @@ impl Machine {
     }
 
     fn stop(&self) -> Result<(), ServiceError> {
-        self.with(|tools| stop(tools, &self.home(), Duration::from_secs(60)))
+        self.with(|tools| stop(tools, &self.home(), Duration::from_mins(1)))
     }
 
     fn start(&self) -> Result<(), ServiceError> {
-        self.with(|tools| start(tools, &self.home(), &health(), Duration::from_secs(60)))
+        self.with(|tools| start(tools, &self.home(), &health(), Duration::from_mins(1)))
     }
 }
 
