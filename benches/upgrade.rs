@@ -4,7 +4,14 @@
 //! the target directory, and prints what issue and design ask for as ratios where there is a peer (`tar -zcf` and
 //! `rm -rf` of the same home), in one run. `KYTX_BENCH_ROUNDS` repeats it.
 
-#![allow(clippy::disallowed_methods, unsafe_code, reason = "it measures on machines of its own")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::similar_names,
+    clippy::borrow_as_ptr,
+    unsafe_code,
+    reason = "it measures on machines of its own, and prints what it finds"
+)]
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
