@@ -309,3 +309,21 @@ fn begin_words_are_refused_on_an_open_upgrade() {
     machine.run(&begin_words(&machine, &[])).explains(4, &["open already", "kytx resume", "kytx abort"]);
     goes_back(&machine);
 }
+
+#[test]
+fn i6_a_home_that_was_restored_by_hand_is_not_taken_for_the_new_tree() {
+    let machine = Machine::new(&options());
+    machine.start();
+    begin(&machine, &[]).expect_code(0);
+    let _ = machine.script("kylin.sh", &["stop"]);
+    // The manual's way back. ext4 soon gives the number of the removed directory's inode again.
+    fs::remove_dir_all(&machine.home).unwrap();
+    let archive = machine.home.with_file_name("kyligence.backup.tar.gz");
+    let parent = machine.home.parent().unwrap();
+    let tar = std::process::Command::new("tar").arg("-zxf").arg(archive).arg("-C").arg(parent).status();
+    assert!(tar.unwrap().success());
+    let before = everything(&machine);
+    on_home(&machine, "abort", &["--yes"]).explains(5, &["exchange-trees", "are not the two trees"]);
+    assert_same_tree(&before, &everything(&machine));
+    assert!(version(&machine).contains("3.4.2"));
+}

@@ -3,7 +3,11 @@
 //!
 //! `cargo test --release --test large -- --ignored --test-threads=1`
 
-#![allow(clippy::disallowed_methods, reason = "it looks into test machines")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "it looks into test machines, and says how long it took"
+)]
 
 mod support;
 

@@ -48,7 +48,7 @@ fn assert_metadata(before: &Content, after: &Content) {
     let without = |content: &Content| -> Content {
         content
             .iter()
-            .filter(|(path, _)| !path.starts_with("/user"))
+            .filter(|(path, _)| !path.starts_with("user"))
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect()
     };
@@ -112,4 +112,18 @@ fn a_stopped_upgrade_is_resumed() {
     assert!(machine.is_ready());
     let log = command(&machine, "log", &["--json"]).expect_code(0);
     assert!(log.stdout.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+}
+
+#[test]
+fn an_abort_before_the_new_release_was_started_leaves_the_metadata_store_alone() {
+    let machine = Machine::new(&options().major());
+    machine.start();
+    begin(&machine, &["--stop-before", "start-service"]).expect_code(4);
+    let metadata = machine.store.content().unwrap();
+    command(&machine, "abort", &["--yes"]).expect_code(0);
+    let calls = machine.calls().unwrap();
+    let emptied = calls.iter().any(|call| call.args.starts_with("reset") || call.args.starts_with("restore"));
+    assert!(!emptied, "a store that the new release never saw was emptied and restored");
+    assert_metadata(&metadata, &machine.store.content().unwrap());
+    assert!(machine.is_ready());
 }
