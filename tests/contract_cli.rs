@@ -192,7 +192,6 @@ fn plan_check_verify_and_log_have_their_json() {
             ("properties", "a"),
             ("findings", "a"),
             ("remarks", "a"),
-            ("overrides", "o"),
         ],
     );
     assert_eq!((&plan["schema"], &plan["kind"]), (&"kytx.plan.v1".into(), &"major".into()));

@@ -24,10 +24,13 @@ const STOP_SCRIPT_LIMIT: Duration = Duration::from_mins(3);
 const START_SCRIPT_LIMIT: Duration = Duration::from_mins(30);
 
 /// How long a process may take to go after a stop script that failed: it may have been told to, or not at all.
-const FAILED_STOP_LIMIT: Duration = Duration::from_secs(10);
+const FAILED_STOP_LIMIT: Duration = Duration::from_secs(25);
 
 /// Time between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// So many looks in a row that find no server mean that it is gone.
+const LOOKS_WITHOUT_A_SERVICE: u32 = 3;
 
 /// Variables that the product's scripts would take from the caller and that must not reach them: some point to another
 /// home, some switch parts of the scripts off. `JAVA_HOME` and `PATH` stay: without them a backup is empty and exits 0.
@@ -225,13 +228,21 @@ pub fn ready(
     limit: Duration,
 ) -> Result<(), ServiceError> {
     let mut waited = Duration::ZERO;
+    let mut missed = 0;
     loop {
         // Asked first, looked for after: an answer counts only if the home's own process outlived it, as the port may
         // be another program's.
         let answer = (tools.http)(readiness);
         if !look(tools, home)?.service_runs() {
-            return Err(ServiceError::Died { home: home.into(), after_s: waited.as_secs() });
+            // In the middle of its exec a process has neither command line nor environment, so one look proves nothing.
+            missed += 1;
+            if missed >= LOOKS_WITHOUT_A_SERVICE {
+                return Err(ServiceError::Died { home: home.into(), after_s: waited.as_secs() });
+            }
+            pause(tools, home, "the service to answer", &mut waited)?;
+            continue;
         }
+        missed = 0;
         let last = match judge_answer(readiness, &answer) {
             Ok(()) => return Ok(()),
             Err(last) => last,
