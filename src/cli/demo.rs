@@ -7,6 +7,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
+
 use super::error::CommandError;
 use super::exit::Exit;
 use super::place::{absolute, quoted};
@@ -52,7 +54,7 @@ pub fn run(dir: Option<PathBuf>, keep: bool) -> Result<Exit, CommandError> {
     } else {
         remove_tree(&OsFs, &root, &no_tick).map_err(fault)?;
     }
-    shown.map_err(fault)?;
+    shown.context("the demo broke off")?;
     let Ledger { failed, held } = ledger;
     if failed > 0 {
         return Err(CommandError::new(
@@ -82,13 +84,14 @@ impl Ledger {
     }
 }
 
-fn show(root: &Path, program: &Path, ledger: &mut Ledger) -> io::Result<()> {
+fn show(root: &Path, program: &Path, ledger: &mut Ledger) -> anyhow::Result<()> {
     for (name, play) in
-        [("committed", committed as fn(&Stage<'_>, &mut Ledger) -> io::Result<()>), ("aborted", aborted)]
+        [("committed", committed as fn(&Stage<'_>, &mut Ledger) -> anyhow::Result<()>), ("aborted", aborted)]
     {
         let dir = root.join(name);
         make_dirs(&OsFs, &dir, 0o755)?;
-        let machine = Scenario::build(&dir, &Options::new(program).major())?;
+        let machine = Scenario::build(&dir, &Options::new(program).major())
+            .with_context(|| format!("cannot build a machine in `{}`", dir.display()))?;
         let stage = Stage { typist: Typist::new(program.to_owned(), &machine), machine: &machine };
         stage.start()?;
         let played = play(&stage, ledger);
@@ -169,7 +172,7 @@ impl Stage<'_> {
     }
 }
 
-fn committed(stage: &Stage<'_>, ledger: &mut Ledger) -> io::Result<()> {
+fn committed(stage: &Stage<'_>, ledger: &mut Ledger) -> anyhow::Result<()> {
     let (home, package) = (stage.home(), stage.package());
     let old = stage.version()?;
     let own = read_file(&OsFs, &stage.machine.home.join("conf/kylin.properties.override"), 1 << 20)?;
@@ -199,10 +202,10 @@ fn committed(stage: &Stage<'_>, ledger: &mut Ledger) -> io::Result<()> {
     ledger.compare("the service runs", !stage.machine.processes()?.is_empty(), "it does not");
     let spare = stage.machine.root.join(".kytx");
     result(&format!("# What is left of the upgrade: its log, in {}", spare.display()));
-    stage.type_command(&["log", home], ledger)
+    Ok(stage.type_command(&["log", home], ledger)?)
 }
 
-fn aborted(stage: &Stage<'_>, ledger: &mut Ledger) -> io::Result<()> {
+fn aborted(stage: &Stage<'_>, ledger: &mut Ledger) -> anyhow::Result<()> {
     let (home, package) = (stage.home(), stage.package());
     let (tree, cube, metadata) = (stage.tree()?, stage.cube()?, stage.metadata()?);
     result("# The same upgrade, aborted after the new release has changed metadata and cube data");
