@@ -115,11 +115,19 @@ fn begin_and_kill(machine: &Machine, step: &str, also: impl Fn(&Path) -> bool) {
 
 /// Something of the step is there already.
 fn under_way(machine: &Machine, step: &str) -> impl Fn(&Path) -> bool {
-    let archive = machine.real_home.with_extension("backup.tar.gz.part");
+    // An archive that an earlier abort has left has the usual name, so it may be another one.
+    let beside = machine.real_home.parent().unwrap().to_owned();
+    let archive_grows = move || {
+        let mut names = std::fs::read_dir(&beside).unwrap().map(|name| name.unwrap());
+        names.any(|name| {
+            name.file_name().to_string_lossy().ends_with(".backup.tar.gz.part")
+                && name.metadata().is_ok_and(|meta| meta.len() > 50 << 20)
+        })
+    };
     let step = step.to_owned();
     move |state| match step.as_str() {
         "stage-tree" => state.join("spare.part").exists(),
-        "archive-tree" => std::fs::metadata(&archive).is_ok_and(|meta| meta.len() > 50 << 20),
+        "archive-tree" => archive_grows(),
         _ => true,
     }
 }

@@ -18,12 +18,18 @@ use crate::backup::manifest::Manifest;
 use crate::backup::walk::{Contents, hash_file};
 use crate::digest::Digest;
 use crate::effect::fs::{exists, stat_opt};
-use crate::effect::tree::{Context, copy_tree_syncing_once, make_dirs, parent_of, remove_tree, sibling};
+use crate::effect::tree::{
+    Context, copy_tree, copy_tree_syncing_once, make_dirs, measure_tree, parent_of, remove_tree, sibling,
+};
 use crate::engine::{MutationError, Sight, Task};
 use crate::kyligence::metadata::{MetadataTools, back_up};
 use crate::kyligence::service::Stopped;
 use crate::raw_path::RawPath;
 use crate::txn::{Direction, Observed};
+
+/// A backup of more entries than this is synced as a whole and not file by file, as the service is down: a large store
+/// has some fifty thousand. Below it that would cost more than it saves, since it writes out everybody's dirty data.
+const SYNC_ONCE_ABOVE: u64 = 300;
 
 pub(super) struct BackUpMetadata<'a> {
     pub home: &'a RawPath,
@@ -82,8 +88,11 @@ impl Act for BackUpMetadata<'_> {
         let tick = machine.tick();
         make_dirs(machine.fs, parent_of(backup), 0o700)?;
         remove_tree(machine.fs, &part, &tick)?;
-        // A large store has some fifty thousand entries, and the service is down.
-        copy_tree_syncing_once(machine.fs, &made.dir, &part, &tick)?;
+        if measure_tree(machine.fs, &made.dir)?.1 > SYNC_ONCE_ABOVE {
+            copy_tree_syncing_once(machine.fs, &made.dir, &part, &tick)?;
+        } else {
+            copy_tree(machine.fs, &made.dir, &part, &tick)?;
+        }
         let walk = |path| Manifest::walk(machine.fs, path, Contents::Hash, machine.threads, &tick);
         let (source, copy) = (walk(&made.dir)?, walk(&part)?);
         let ignoring = Ignoring { owner: true, dir_mtime: true, xattrs: true };
