@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Hdfs, HdfsError, Mirrored, scheme};
 use crate::backup::manifest::Entry;
+use crate::backup::walk::hash_file;
 use crate::digest::{Digest, Hasher};
 use crate::effect::fs::{Fs, Kind, Meta, exists, stat_opt};
 use crate::effect::tree::{self, Context, Tick, copy_attrs, parent_of, remove_tree};
@@ -197,8 +198,8 @@ impl Mirror<'_> {
             if let Some(content) = self.unchanged(path, meta) {
                 return Ok(content);
             }
-            let content = hash_file(self.fs, source, self.tick)?;
-            if hash_file(self.fs, target, self.tick)? == content {
+            let content = hash_file(self.fs, source, self.tick)?.1;
+            if hash_file(self.fs, target, self.tick)?.1 == content {
                 copy_attrs(self.fs, source, target, meta)?;
                 return Ok(content);
             }
@@ -245,20 +246,6 @@ fn copy_hashing(
     Ok(hasher.finish())
 }
 
-fn hash_file(fs: &dyn Fs, path: &Path, tick: Tick<'_>) -> io::Result<Digest> {
-    let mut reader = fs.open(path).context("open", path)?;
-    let mut hasher = Hasher::plain();
-    let mut buffer = vec![0; CHUNK_BYTES];
-    loop {
-        let count = reader.read(&mut buffer).context("read", path)?;
-        if count == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&buffer[..count]);
-        tick(count as u64)?;
-    }
-}
-
 fn entry_of(
     fs: &dyn Fs,
     path: &Path,
@@ -290,7 +277,7 @@ fn list_entries(
     entries: &mut Vec<Entry>,
 ) -> io::Result<()> {
     let meta = fs.stat(path).context("look at", path)?;
-    let content = if meta.kind == Kind::File { Some(hash_file(fs, path, tick)?) } else { None };
+    let content = if meta.kind == Kind::File { Some(hash_file(fs, path, tick)?.1) } else { None };
     let target = match meta.kind {
         Kind::Symlink => Some(fs.read_link(path).context("read", path)?.into()),
         _ => None,
