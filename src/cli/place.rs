@@ -116,7 +116,11 @@ fn check_for_the_metadata_tool(path: &Path) -> Result<(), CommandError> {
 
 #[allow(clippy::unnecessary_cast, reason = "the width differs between architectures")]
 fn is_nfs(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type as u64 == NFS_MAGIC)
+    rustix::fs::statfs(path).is_ok_and(|stat| is_nfs_magic(stat.f_type as u64))
+}
+
+fn is_nfs_magic(magic: u64) -> bool {
+    magic == NFS_MAGIC
 }
 
 /// A path as a shell takes it.
@@ -166,6 +170,15 @@ fn unresolved(path: &Path) -> CommandError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nfs_is_told_from_local_file_systems() {
+        assert!(is_nfs_magic(0x6969));
+        for local in [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994] {
+            assert!(!is_nfs_magic(local), "ext4, xfs, btrfs, tmpfs");
+        }
+        assert!(!is_nfs(&std::env::temp_dir()));
+    }
 
     #[test]
     fn a_path_is_quoted_for_a_shell_when_it_must_be() {
