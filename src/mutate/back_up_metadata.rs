@@ -11,7 +11,6 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::machine::ProductShell;
 use super::{Act, Machine, product, refused, sync_parent};
 use crate::backup::compare::{Ignoring, compare};
 use crate::backup::manifest::Manifest;
@@ -22,7 +21,7 @@ use crate::effect::tree::{
     Context, copy_tree, copy_tree_syncing_once, make_dirs, measure_tree, parent_of, remove_tree, sibling,
 };
 use crate::engine::{MutationError, Sight, Task};
-use crate::kyligence::metadata::{MetadataTools, back_up};
+use crate::kyligence::metadata::back_up;
 use crate::kyligence::service::Stopped;
 use crate::raw_path::RawPath;
 use crate::txn::{Direction, Observed};
@@ -73,15 +72,10 @@ impl Act for BackUpMetadata<'_> {
     }
 
     fn apply(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
-        let home = product::home(machine, self.home)?;
-        let tools = MetadataTools {
-            shell: &ProductShell(machine),
-            fs: machine.fs,
-            working_dir_reachable: &|| product::reach_working_dir(machine, &home),
-            time_limit: None,
-        };
-        leave_the_second(machine, &home.path.join("meta_backups"))?;
-        let made = back_up(&tools, &home.path, home.layout)?;
+        leave_the_second(machine, &self.home.as_path().join("meta_backups"))?;
+        let made = product::with_metadata(machine, self.home, |home, tools| {
+            back_up(tools, &home.path, home.layout)
+        })?;
 
         let backup = self.backup.as_path();
         let part = sibling(backup, ".part");

@@ -14,7 +14,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::machine::ProductShell;
 use super::{Act, Machine, back_up_metadata, copy_cube_data, product, refused};
 use crate::backup::compare::{Ignoring, compare};
 use crate::backup::manifest::{Manifest, tree_order};
@@ -22,7 +21,7 @@ use crate::backup::verify::{Finding, Severity, verify_tree};
 use crate::backup::walk::{Contents, hash_file};
 use crate::digest::Digest;
 use crate::engine::{MutationError, Sight, Task};
-use crate::kyligence::metadata::{MetadataTools, restore_exact};
+use crate::kyligence::metadata::restore_exact;
 use crate::raw_path::RawPath;
 use crate::txn::{CubeCopy, Direction, Observed, StepId};
 
@@ -85,13 +84,6 @@ impl HandOverData<'_> {
     }
 
     fn restore_metadata(&self, machine: &Machine<'_>, expected: Digest) -> Result<(), MutationError> {
-        let home = product::home(machine, self.home)?;
-        let tools = MetadataTools {
-            shell: &ProductShell(machine),
-            fs: machine.fs,
-            working_dir_reachable: &|| product::reach_working_dir(machine, &home),
-            time_limit: None,
-        };
         let path = self.backup.as_path();
         let verify = || {
             let manifest =
@@ -116,7 +108,9 @@ impl HandOverData<'_> {
             let damage = findings.iter().find(is_damage);
             damage.map_or(Ok(()), |finding| Err(finding.to_string()))
         };
-        Ok(restore_exact(&tools, &home.path, home.layout, path, &verify, true)?)
+        product::with_metadata(machine, self.home, |home, tools| {
+            restore_exact(tools, &home.path, home.layout, path, &verify, true)
+        })
     }
 }
 

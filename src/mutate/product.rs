@@ -10,6 +10,7 @@ use crate::effect::shell::{Call, Shell, ending};
 use crate::engine::MutationError;
 use crate::hadoop::scheme;
 use crate::kyligence::home::Home;
+use crate::kyligence::metadata::{MetadataError, MetadataTools};
 use crate::kyligence::process::{Processes, scan};
 use crate::kyligence::service::{ServiceError, ServiceTools, ask};
 use crate::raw_path::RawPath;
@@ -55,6 +56,22 @@ pub(super) fn with_service(
         progress: &mut progress,
     };
     machine.products_time(|| work(&mut tools)).map_err(Into::into)
+}
+
+/// Handles the metadata with the tools of the home that is at a path now. The time is the product's.
+pub(super) fn with_metadata<T>(
+    machine: &Machine<'_>,
+    path: &RawPath,
+    work: impl FnOnce(&Home, &MetadataTools<'_>) -> Result<T, MetadataError>,
+) -> Result<T, MutationError> {
+    let home = home(machine, path)?;
+    let tools = MetadataTools {
+        shell: &ProductShell(machine),
+        fs: machine.fs,
+        working_dir_reachable: &|| reach_working_dir(machine, &home),
+        time_limit: None,
+    };
+    Ok(work(&home, &tools)?)
 }
 
 /// Proves that the working directory can be reached with the configuration of this home, and that it holds this
