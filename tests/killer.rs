@@ -1,4 +1,4 @@
-//! The tests' own tool is tested: killing at a counted system call, and telling trees apart.
+//! The tests' own tools are tested: killing at a counted system call, telling trees apart, counting.
 
 #![allow(clippy::disallowed_methods, reason = "a test's own directory")]
 
@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use support::census::{Cell, Census};
 use support::killer::{Counted, Outcome, Victims, run_killed_at};
 use support::snapshot::{Snapshot, assert_same_tree};
 
@@ -148,4 +149,27 @@ fn a_snapshot_sees_every_kind_of_difference() {
     for expected in ["! `a`: content", "- `b`", "! `c`: link to", "+ `e`", "! `link`: target"] {
         assert!(lines.contains(expected), "{expected} in\n{lines}");
     }
+}
+
+/// What one layer counts can be read again, and added up.
+#[test]
+fn a_census_survives_its_file() {
+    let cell = |step: &str| Cell {
+        phase: "applying".to_owned(),
+        step: step.to_owned(),
+        window: "before outcome".to_owned(),
+        accident: "SIGKILL".to_owned(),
+    };
+    let mut census = Census::new("kill grid", 7);
+    for step in ["stage-tree", "exchange-trees", "exchange-trees"] {
+        let counts = census.at(&cell(step));
+        counts.states += 1;
+        *counts.after_resume.entry("new".to_owned()).or_default() += 1;
+    }
+    let read: Census = serde_json::from_slice(&serde_json::to_vec(&census).unwrap()).unwrap();
+    assert_eq!(read, census);
+    let mut both = read.clone();
+    both.add(&census);
+    assert_eq!(both.totals(), (6, 0, 0));
+    assert_eq!(both.at(&cell("exchange-trees")).after_resume["new"], 4);
 }

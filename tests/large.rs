@@ -23,7 +23,7 @@ use kytx::effect::tree::no_tick;
 use kytx::journal::read;
 use kytx::testbed::Size;
 use kytx::txn::{Record, StepId};
-use support::{KYTX, Machine, Ran, options};
+use support::{Machine, Ran, kytx_binary, options};
 
 /// What the product itself writes into a home whenever it is started, stopped or backed up.
 const PRODUCTS_OWN: [&str; 8] = [
@@ -95,7 +95,7 @@ fn is_intended(state: &Path, step: &str) -> bool {
 /// Begins, waits until the step is under way and `also` holds, and kills kytx with SIGKILL.
 fn begin_and_kill(machine: &Machine, step: &str, also: impl Fn(&Path) -> bool) {
     let (home, package) = (machine.home.to_str().unwrap(), machine.package.to_str().unwrap());
-    let mut child = Command::new(KYTX)
+    let mut child = Command::new(kytx_binary())
         .args(["begin", home, "--package", package, "--silent"])
         .env("JAVA_HOME", &machine.java_home)
         .stdin(Stdio::null())

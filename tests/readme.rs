@@ -25,7 +25,7 @@ use std::process::{Command, Stdio};
 
 use kytx::effect::shell::orphan_lock_held;
 use kytx::testbed::Knob;
-use support::{KYTX, Machine, options, wait_until};
+use support::{Machine, kytx_binary, options, wait_until};
 
 /// What the README calls the machine's directories.
 const DIRS: [&str; 4] = ["/opt", "/downloads", "/hdfs", "/metadata"];
@@ -104,7 +104,7 @@ impl Bench {
         let machine = Machine::new(&options().major());
         machine.start();
         let path = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(KYTX, path.path().join("kytx")).unwrap();
+        std::os::unix::fs::symlink(kytx_binary(), path.path().join("kytx")).unwrap();
         Self { machine, path }
     }
 

@@ -4,9 +4,11 @@
 #![allow(
     dead_code,
     clippy::disallowed_methods,
-    reason = "each test uses a part of it; it touches test machines only"
+    clippy::print_stdout,
+    reason = "each test uses a part of it; it touches test machines only, and a grid prints what it explored"
 )]
 
+pub mod census;
 pub mod commands;
 pub mod killer;
 pub mod snapshot;
@@ -20,6 +22,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use kytx::testbed::{Layout, Options, Scenario};
@@ -27,12 +30,18 @@ use kytx::testbed::{Layout, Options, Scenario};
 /// The longest that anything in a test may take before the test fails.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The built kytx.
-pub const KYTX: &str = env!("CARGO_BIN_EXE_kytx");
+/// The built kytx: the one that `KYTX_BINARY` names, as the grids are run on the release build, or else the one built
+/// for the tests.
+pub fn kytx_binary() -> &'static str {
+    static BINARY: LazyLock<String> = LazyLock::new(|| {
+        std::env::var("KYTX_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_kytx").to_owned())
+    });
+    &BINARY
+}
 
 /// Options for a scenario whose service is in the built kytx.
 pub fn options() -> Options {
-    Options::new(KYTX)
+    Options::new(kytx_binary())
 }
 
 /// A scenario in a directory of its own. Both, and every process of it, are gone after the test.
@@ -56,7 +65,7 @@ impl Machine {
 
     /// kytx with these arguments, not yet run.
     pub fn kytx(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(KYTX);
+        let mut command = Command::new(kytx_binary());
         command.args(args).current_dir(&self.root);
         self.isolate(&mut command);
         command
