@@ -108,13 +108,15 @@ impl Census {
     /// One line for the log of a run.
     pub fn line(&self) -> String {
         let (states, violations, stuck) = self.totals();
-        let figures: String =
+        let figures: Vec<String> =
             self.figures.iter().map(|(name, figure)| format!(", {figure} {name}")).collect();
         let not_run =
             if self.not_run.is_empty() { String::new() } else { format!(" NOT RUN: {}", self.not_run) };
         format!(
-            "crash states explored: {}: {states}{figures}, {violations} violations, {stuck} stuck (KYTX_SEED={}){not_run}",
-            self.layer, self.seed
+            "crash states explored: {}: {states}{}, {violations} violations, {stuck} stuck (KYTX_SEED={}){not_run}",
+            self.layer,
+            figures.concat(),
+            self.seed
         )
     }
 
