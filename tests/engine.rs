@@ -119,18 +119,18 @@ fn a_transaction_knows_why_it_turned_and_what_it_keeps() {
 #[test]
 fn each_mutation_says_what_it_does_and_what_undoing_it_does() {
     let steps = kytx::journal::samples::steps();
-    let sentences: Vec<String> = steps.iter().map(|step| step.mutation.sentence()).collect();
-    for step in &steps {
-        let (done, undone) = (step.mutation.sentence(), step.mutation.undo_sentence());
+    let sentences: Vec<_> =
+        steps.iter().map(|step| (step.mutation.sentence(), step.mutation.undo_sentence())).collect();
+    for (step, (done, undone)) in steps.iter().zip(&sentences) {
         assert_ne!(done, undone);
-        for sentence in [&done, &undone] {
+        for sentence in [done, undone] {
             assert!(sentence.contains(' ') && !sentence.ends_with('.'), "{sentence}");
         }
         assert_eq!(step.stage == Stage::Cleanup, undone == "cannot be undone", "{undone}");
     }
     for (step, sentence) in steps.iter().zip(&sentences) {
         let mut same = steps.iter().zip(&sentences).filter(|(_, other)| *other == sentence);
-        assert!(same.all(|(other, _)| other.mutation == step.mutation), "{sentence}");
+        assert!(same.all(|(other, _)| other.mutation == step.mutation), "{sentence:?}");
     }
     let Record::Begin(header) = begin() else { panic!("the first record begins") };
     assert_eq!(header.txn.to_string(), header.txn.0);

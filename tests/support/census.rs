@@ -40,6 +40,24 @@ pub struct Counts {
     pub stuck: u64,
 }
 
+impl Counts {
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        self.states += other.states;
+        self.violations += other.violations;
+        self.stuck += other.stuck;
+        for (mine, theirs) in [
+            (&mut self.after_resume, &other.after_resume),
+            (&mut self.after_abort, &other.after_abort),
+            (&mut self.seen, &other.seen),
+        ] {
+            for (name, count) in theirs {
+                *mine.entry(name.clone()).or_default() += count;
+            }
+        }
+    }
+}
+
 /// One layer's count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Census {
@@ -82,19 +100,7 @@ impl Census {
             *self.figures.entry(name.clone()).or_default() += figure;
         }
         for (cell, counts) in &other.cells {
-            let mine = self.at(cell);
-            mine.states += counts.states;
-            mine.violations += counts.violations;
-            mine.stuck += counts.stuck;
-            for (mine, theirs) in [
-                (&mut mine.after_resume, &counts.after_resume),
-                (&mut mine.after_abort, &counts.after_abort),
-                (&mut mine.seen, &counts.seen),
-            ] {
-                for (name, count) in theirs {
-                    *mine.entry(name.clone()).or_default() += count;
-                }
-            }
+            self.at(cell).add(counts);
         }
     }
 
