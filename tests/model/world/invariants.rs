@@ -6,14 +6,14 @@ use std::rc::Rc;
 
 use kytx::txn::{Direction, Mutation, Observed, Outcome, Record, Stage, StepId, Txn};
 
-use crate::lab::Event;
-use crate::machine::{Cell, Machine, THINGS, Thing, Value, probe, undo_leaves_it};
-use crate::plans::Plan;
+use super::lab::Event;
+use super::machine::{Cell, Machine, THINGS, Thing, Value, probe, undo_leaves_it};
+use super::plans::Plan;
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which: `I1` to `I12`, `outcome`, `grammar`, `verdict` or `stuck`.
+    /// Which: `I1` to `I12`, `outcome`, `grammar`, `verdict`, `stuck`, `stop` or `poisoned`.
     pub law: &'static str,
     pub what: String,
 }
@@ -22,7 +22,7 @@ pub struct Violation {
 struct Way {
     intended: bool,
     done: bool,
-    /// The act has returned, or a look has shown that it had happened.
+    /// The act has returned, or a look has shown that it had happened and that was made durable.
     in_effect: bool,
 }
 
@@ -69,8 +69,16 @@ pub struct Ledger {
     kept: Vec<StepId>,
     /// The step that was looked at in this run, since its intent.
     looked: Option<StepId>,
+    /// The last such look showed it done.
+    seen_done: bool,
     /// The act under way.
     active: Option<StepId>,
+    /// What this run was told, and has been answered.
+    stop_before: Option<StepId>,
+    consulted: bool,
+    stopped: bool,
+    /// An append has failed in this run.
+    poisoned: bool,
     /// What apply steps have changed.
     ours: [bool; THINGS.len()],
     txn: Option<Txn>,
@@ -87,7 +95,12 @@ impl Ledger {
             ended: false,
             kept: Vec::new(),
             looked: None,
+            seen_done: false,
             active: None,
+            stop_before: None,
+            consulted: false,
+            stopped: false,
+            poisoned: false,
             ours: [false; THINGS.len()],
             txn: None,
         }
@@ -104,26 +117,42 @@ impl Ledger {
     /// Takes an event into the books. An error if it is a record that `Txn` refuses.
     pub fn fold(&mut self, event: &Event) -> Check {
         match event {
-            Event::Run | Event::Crashed | Event::Failed => {
-                self.looked = None;
-                self.active = None;
+            Event::Run { stop_before } => {
+                (self.looked, self.active) = (None, None);
+                self.stop_before = *stop_before;
+                (self.consulted, self.stopped, self.poisoned) = (false, false, false);
             }
+            Event::Crashed | Event::Failed => (self.looked, self.active) = (None, None),
             Event::Asked => {}
+            Event::Consulted { stop } => {
+                self.consulted = true;
+                self.stopped |= *stop;
+            }
             Event::Durable(record) => return self.fold_record(record),
-            Event::Looked { step, intended, seen } => {
-                if *intended {
-                    self.looked = Some(*step);
+            Event::Refused => self.poisoned = true,
+            Event::Looked { step, intended: true, seen } => {
+                self.looked = Some(*step);
+                let line = &self.lines[step.index()];
+                let direction = if line.backward.intended { Direction::Backward } else { Direction::Forward };
+                let there = matches!(
+                    (direction, seen),
+                    (Direction::Forward, Observed::After) | (Direction::Backward, Observed::Before)
+                );
+                self.seen_done = there && line.way(direction).intended;
+            }
+            Event::Looked { .. } => {}
+            Event::Synced { step } => {
+                if self.seen_done && self.looked == Some(*step) {
                     let line = &mut self.lines[step.index()];
                     let direction =
                         if line.backward.intended { Direction::Backward } else { Direction::Forward };
-                    let there = matches!(
-                        (direction, seen),
-                        (Direction::Forward, Observed::After) | (Direction::Backward, Observed::Before)
-                    );
-                    line.way_mut(direction).in_effect |= there && line.way(direction).intended;
+                    line.way_mut(direction).in_effect = true;
                 }
             }
-            Event::Begun { step, .. } => self.active = Some(*step),
+            Event::Begun { step, .. } => {
+                self.active = Some(*step);
+                self.consulted = false;
+            }
             Event::Changed { step, direction: Direction::Forward, before, after } => {
                 if self.stage(*step) == Stage::Apply {
                     before.differing(*after).for_each(|thing| self.ours[thing as usize] = true);
@@ -131,7 +160,7 @@ impl Ledger {
             }
             Event::Changed { .. } => {}
             Event::Ended { step, direction } => {
-                self.active = None;
+                (self.active, self.consulted) = (None, false);
                 self.lines[step.index()].way_mut(*direction).in_effect = true;
             }
         }
@@ -176,7 +205,16 @@ fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
 }
 
 /// Runs every invariant over an event.
-pub fn examine(ledger: &Ledger, event: &Event, machine: &Machine, violations: &mut Vec<Violation>) {
+///
+/// `own` is the machine without what strangers have put there: with it, through no fault of kytx, it is neither old nor
+/// new.
+pub fn examine(
+    ledger: &Ledger,
+    event: &Event,
+    machine: &Machine,
+    own: &Machine,
+    violations: &mut Vec<Violation>,
+) {
     let laws = [
         ("I1", invariant_1_plan_first(ledger, event)),
         ("I2", invariant_2_write_ahead(ledger, event)),
@@ -184,10 +222,12 @@ pub fn examine(ledger: &Ledger, event: &Event, machine: &Machine, violations: &m
         ("I4", invariant_4_order(ledger, event)),
         ("I5", invariant_5_one_turn(ledger, event)),
         ("I6", invariant_6_only_our_own(ledger, event)),
-        ("I7", invariant_7_nothing_lost(ledger, event)),
+        ("I7", invariant_7_nothing_lost(ledger, event, own)),
         ("I11", invariant_11_restartable(ledger, event, machine)),
         ("I12", invariant_12_asked_once(ledger, event)),
-        ("outcome", invariant_outcome_and_machine_agree(ledger, event, machine)),
+        ("outcome", invariant_outcome_and_machine_agree(ledger, event, own)),
+        ("stop", law_a_stop_is_obeyed(ledger, event)),
+        ("poisoned", law_nothing_follows_a_failed_append(ledger, event)),
     ];
     for (law, result) in laws {
         if let Err(what) = result {
@@ -294,12 +334,12 @@ fn invariant_6_only_our_own(ledger: &Ledger, event: &Event) -> Check {
     }
 }
 
-fn invariant_7_nothing_lost(ledger: &Ledger, event: &Event) -> Check {
-    let Event::Changed { step, after, .. } = event else { return Ok(()) };
+fn invariant_7_nothing_lost(ledger: &Ledger, event: &Event, own: &Machine) -> Check {
+    let Event::Changed { step, .. } = event else { return Ok(()) };
     if ledger.committed {
         return Ok(());
     }
-    let exists = |value, places: &[Thing]| places.iter().any(|place| after[*place] == Cell::Whole(value));
+    let exists = |value, places: &[Thing]| places.iter().any(|place| own[*place] == Cell::Whole(value));
     let lost = |what: &str| format!("step {step} leaves no copy of the old {what}");
     ensure(exists(Value::OldTree, &[Thing::Live, Thing::Spare, Thing::Hold]), || lost("tree"))?;
     ensure(exists(Value::Old, &[Thing::Metadata, Thing::Backup]), || lost("metadata"))?;
@@ -336,4 +376,40 @@ fn invariant_outcome_and_machine_agree(ledger: &Ledger, event: &Event, machine: 
         Outcome::Aborted => (machine.without_harmless(), ledger.plan.initial.without_harmless()),
     };
     ensure(now == wanted, || format!("{outcome:?} with {now:?}, wanted {wanted:?}"))
+}
+
+/// Whether to stop is asked before every act; after a yes nothing is begun, and the step that the operator named is
+/// not started.
+fn law_a_stop_is_obeyed(ledger: &Ledger, event: &Event) -> Check {
+    let does_something = match event {
+        Event::Begun { step, .. } => {
+            ensure(ledger.consulted, || format!("step {step} acts, and nobody asked whether to stop"))?;
+            true
+        }
+        Event::Durable(record) => {
+            let started = match **record {
+                Record::Intent { step, direction: Direction::Forward, .. } | Record::Found { step } => {
+                    Some(step)
+                }
+                _ => None,
+            };
+            ensure(started.is_none() || started != ledger.stop_before, || {
+                format!("step {started:?} is started although it was to be stopped before")
+            })?;
+            true
+        }
+        Event::Changed { .. } | Event::Looked { .. } => true,
+        _ => false,
+    };
+    ensure(!(does_something && ledger.stopped), || format!("{event:?} after a stop was asked for"))
+}
+
+/// After an append has failed nobody knows what is durable: the run does nothing more.
+fn law_nothing_follows_a_failed_append(ledger: &Ledger, event: &Event) -> Check {
+    match event {
+        Event::Begun { .. } | Event::Changed { .. } | Event::Durable(_) | Event::Refused => {
+            ensure(!ledger.poisoned, || format!("{event:?} after an append has failed"))
+        }
+        _ => Ok(()),
+    }
 }

@@ -6,7 +6,7 @@ use kytx::txn::{
     TxnId,
 };
 
-use crate::machine::{Cell, Machine, Thing, stages};
+use super::machine::{Cell, Machine, Thing, stages};
 
 /// A plan and the machine it is for.
 #[derive(Clone, Debug)]

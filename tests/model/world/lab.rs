@@ -1,24 +1,24 @@
-//! The laboratory: a journal and a world in memory that lose power where they are told to.
+//! The laboratory: a journal and a world in memory in which an accident happens where it is told to.
 //!
 //! A power cut is a panic without message that unwinds out of the engine: no line of kytx runs after it, as after the
 //! real thing. What survives is the machine and the durable records; the next run starts from those alone.
 
 use std::cell::RefCell;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use kytx::digest::Digest;
 use kytx::engine::{Control, DriveError, MutationError, Rest, Sight, Task, World, drive, record};
-use kytx::journal::{Journal, JournalError};
+use kytx::journal::{Frame, Head, Journal, JournalError};
 use kytx::txn::{
     AbortReason, Action, Direction, Lsn, Mutation, Observed, Phase, Record, StepId, Txn, plan_digest,
 };
 
-use crate::invariants::{Ledger, Violation, examine};
-use crate::machine::{Machine, probe, stages};
-use crate::plans::{Plan, begin};
+use super::accident::{Accident, Fault, Place, refusal};
+use super::invariants::{Ledger, Violation, examine};
+use super::machine::{Cell, Machine, Thing, Value, probe, stages};
+use super::plans::{Plan, begin};
 
 /// What the operator types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,13 +45,41 @@ pub enum End {
 /// Everything that happens, in order.
 #[derive(Clone, Debug)]
 pub enum Event {
-    Run,
+    /// A run begins, that must stop before this step.
+    Run {
+        stop_before: Option<StepId>,
+    },
     Asked,
+    /// It was asked whether to stop.
+    Consulted {
+        stop: bool,
+    },
     Durable(Arc<Record>),
-    Looked { step: StepId, intended: bool, seen: Observed },
-    Begun { step: StepId, direction: Direction },
-    Changed { step: StepId, direction: Direction, before: Machine, after: Machine },
-    Ended { step: StepId, direction: Direction },
+    /// An append has failed.
+    Refused,
+    Looked {
+        step: StepId,
+        intended: bool,
+        seen: Observed,
+    },
+    /// What a look has found done has been made durable.
+    Synced {
+        step: StepId,
+    },
+    Begun {
+        step: StepId,
+        direction: Direction,
+    },
+    Changed {
+        step: StepId,
+        direction: Direction,
+        before: Machine,
+        after: Machine,
+    },
+    Ended {
+        step: StepId,
+        direction: Direction,
+    },
     Failed,
     Crashed,
 }
@@ -62,16 +90,6 @@ pub enum Deed {
     Append(Arc<Record>),
     Look(StepId),
     Act(StepId),
-}
-
-/// A step that fails at one of its stages.
-#[derive(Clone, Copy, Debug)]
-pub struct Fault {
-    pub step: StepId,
-    pub direction: Direction,
-    pub stage: usize,
-    /// Or once.
-    pub for_good: bool,
 }
 
 /// What a command makes of journal and world. The real one is [`kytx`]; planted bugs stand in for it.
@@ -92,12 +110,25 @@ pub struct Lab {
     pub fault: Option<Fault>,
     pub program: Program,
     pub stages: Stages,
-    /// A hash over the durable records.
-    pub chain: u64,
+    /// Where the journal ends: its chain tells journals apart.
+    pub head: Head,
     pub first_deed: Option<Deed>,
+    /// Whether the accident of the present run has happened.
+    pub struck: bool,
+    /// What somebody else has put somewhere, and what it is in the place of.
+    strangers: Vec<(Thing, Cell)>,
     ledger: Ledger,
-    /// How many points are passed before the power goes.
-    fuse: Option<usize>,
+    accident: Accident,
+    passed: Passed,
+    poisoned: bool,
+}
+
+/// How many places for an accident the present run has passed.
+#[derive(Clone, Copy, Default)]
+struct Passed {
+    points: usize,
+    appends: usize,
+    questions: usize,
 }
 
 /// The payload of a power cut.
@@ -114,25 +145,32 @@ impl Lab {
             fault: None,
             program: kytx,
             stages,
-            chain: 0,
+            head: Head::START,
             first_deed: None,
+            struck: false,
+            strangers: Vec::new(),
             ledger: Ledger::new(plan),
-            fuse: None,
+            accident: Accident::None,
+            passed: Passed::default(),
+            poisoned: false,
         }
     }
 
-    /// Runs one command; the power goes at the point of that number, if there is one.
-    pub fn run(&mut self, command: Command, fuse: Option<usize>) -> End {
-        self.fuse = fuse;
+    /// Runs one command, in which an accident happens if the run gets there.
+    pub fn run(&mut self, command: Command, accident: Accident) -> End {
+        (self.accident, self.passed) = (accident, Passed::default());
+        (self.struck, self.poisoned) = (false, false);
         self.first_deed = None;
         self.events.clear();
-        self.emit(Event::Run);
+        self.emit(Event::Run { stop_before: self.stop_before() });
         let program = self.program;
         let blank = Self::new(&self.plan);
         let cell = RefCell::new(std::mem::replace(self, blank));
         let result = catch_unwind(AssertUnwindSafe(|| program(&mut Bench::new(&cell), command)));
         *self = cell.into_inner();
-        self.fuse = None;
+        if let Ok(End::Rested(Rest::StoppedBefore(_))) = result {
+            self.struck = true;
+        }
         match result {
             Ok(end) => end,
             Err(payload) if payload.is::<PowerCut>() => End::Crashed,
@@ -149,8 +187,35 @@ impl Lab {
         Txn::replay(self.records.iter().map(Arc::as_ref))
     }
 
+    /// Somebody else puts something in the place of a thing.
+    pub fn intrude(&mut self, thing: Thing) {
+        let own = self.machine[thing];
+        if own != Cell::Whole(Value::Stranger) {
+            self.strangers.push((thing, own));
+            self.machine = self.machine.with(thing, Cell::Whole(Value::Stranger));
+        }
+    }
+
+    /// Everything that somebody else has put there goes away again, and what was in its place comes back.
+    pub fn send_strangers_away(&mut self) {
+        self.machine = self.without_strangers(self.machine);
+        self.strangers.clear();
+    }
+
+    fn without_strangers(&self, machine: Machine) -> Machine {
+        self.strangers.iter().fold(machine, |machine, (thing, own)| machine.with(*thing, *own))
+    }
+
+    fn stop_before(&self) -> Option<StepId> {
+        match self.accident {
+            Accident::StopBefore(step) => Some(step),
+            _ => None,
+        }
+    }
+
     fn emit(&mut self, event: Event) {
-        examine(&self.ledger, &event, &self.machine, &mut self.violations);
+        let own = self.without_strangers(self.machine);
+        examine(&self.ledger, &event, &self.machine, &own, &mut self.violations);
         if let Err(what) = self.ledger.fold(&event) {
             self.violations.push(Violation { law: "grammar", what });
         }
@@ -165,61 +230,90 @@ impl Lab {
 
     /// A place where the power may go.
     fn point(&mut self) {
-        match &mut self.fuse {
-            Some(0) => {
-                self.emit(Event::Crashed);
-                resume_unwind(Box::new(PowerCut));
-            }
-            Some(left) => *left -= 1,
-            None => {}
+        if self.accident == Accident::PowerCut(self.passed.points) {
+            self.struck = true;
+            self.emit(Event::Crashed);
+            resume_unwind(Box::new(PowerCut));
         }
+        self.passed.points += 1;
     }
 
-    fn append(&mut self, record: &Record) -> Lsn {
+    /// Whether a stop is requested.
+    fn stop_requested(&mut self) -> bool {
+        let stop = matches!(self.accident, Accident::Stopped(from) if self.passed.questions >= from);
+        self.passed.questions += 1;
+        self.struck |= stop;
+        self.emit(Event::Consulted { stop });
+        stop
+    }
+
+    fn append(&mut self, record: &Record) -> Result<Lsn, JournalError> {
         let record = Arc::new(record.clone());
         self.deed(|| Deed::Append(Arc::clone(&record)));
+        if self.poisoned {
+            self.emit(Event::Refused);
+            return Err(JournalError::Poisoned);
+        }
         self.point();
-        let mut hasher = DefaultHasher::new();
-        (self.chain, serde_json::to_string(&*record).unwrap()).hash(&mut hasher);
-        self.chain = hasher.finish();
-        self.records.push(Arc::clone(&record));
-        self.emit(Event::Durable(record));
+        let number = self.passed.appends;
+        self.passed.appends += 1;
+        let refused = match self.accident {
+            Accident::Refused { append, kept } if append == number => Some(kept),
+            _ => None,
+        };
+        if refused != Some(false) {
+            self.head = Frame::seal(self.head, &record)?.head();
+            self.records.push(Arc::clone(&record));
+            self.emit(Event::Durable(record));
+        }
+        if let Some(kept) = refused {
+            (self.struck, self.poisoned) = (true, true);
+            self.emit(Event::Refused);
+            return Err(refusal(kept));
+        }
         self.point();
-        Lsn(self.records.len() as u64)
+        Ok(Lsn(self.records.len() as u64))
     }
 
-    fn look(&mut self, task: &Task<'_>) -> Sight {
+    fn look(&mut self, task: &Task<'_>) -> Result<Sight, MutationError> {
         self.deed(|| Deed::Look(task.step));
+        self.fail_at(task, Place::Look)?;
         let sight = probe(&self.machine, task.mutation, task.inputs.is_some());
         self.emit(Event::Looked { step: task.step, intended: task.inputs.is_some(), seen: sight.seen });
-        sight
+        Ok(sight)
     }
 
-    fn act(&mut self, task: &Task<'_>, direction: Direction) -> Result<(), MutationError> {
-        let step = task.step;
+    fn act(&mut self, task: &Task<'_>) -> Result<(), MutationError> {
+        let (step, direction) = (task.step, task.direction);
         self.deed(|| Deed::Act(step));
         self.emit(Event::Begun { step, direction });
         self.point();
-        self.fail_at(step, direction, 0)?;
+        self.fail_at(task, Place::Stage(0))?;
         for (index, after) in (self.stages)(self.machine, task.mutation, direction).into_iter().enumerate() {
+            // Long work asks as well, and gives up where it can be taken up again.
+            if self.stop_requested() {
+                return Err(MutationError::Interrupted);
+            }
             let before = std::mem::replace(&mut self.machine, after);
             self.emit(Event::Changed { step, direction, before, after });
             self.point();
-            self.fail_at(step, direction, index + 1)?;
+            self.fail_at(task, Place::Stage(index + 1))?;
         }
         self.emit(Event::Ended { step, direction });
         self.point();
         Ok(())
     }
 
-    fn fail_at(&mut self, step: StepId, direction: Direction, stage: usize) -> Result<(), MutationError> {
+    fn fail_at(&mut self, task: &Task<'_>, place: Place) -> Result<(), MutationError> {
         match self.fault {
-            Some(fault) if (fault.step, fault.direction, fault.stage) == (step, direction, stage) => {
+            Some(fault)
+                if (fault.step, fault.direction, fault.place) == (task.step, task.direction, place) =>
+            {
                 if !fault.for_good {
                     self.fault = None;
                 }
                 self.emit(Event::Failed);
-                Err(MutationError::Failed(format!("step {step} fails at its stage {stage}").into()))
+                Err(fault.error())
             }
             _ => Ok(()),
         }
@@ -254,6 +348,16 @@ impl<'a> Bench<'a> {
         self.lab.borrow().replay()
     }
 
+    /// The step that the operator wants to stop before.
+    pub fn stop_before(&self) -> Option<StepId> {
+        self.lab.borrow().stop_before()
+    }
+
+    /// Whether a signal has come.
+    pub fn stop_requested(&self) -> bool {
+        self.lab.borrow_mut().stop_requested()
+    }
+
     /// Takes a peek at the machine, for planted bugs.
     pub fn machine(&self) -> Machine {
         self.lab.borrow().machine
@@ -275,17 +379,18 @@ impl<'a> Bench<'a> {
 
 impl Journal for MemoryJournal<'_> {
     fn append(&mut self, record: &Record) -> Result<Lsn, JournalError> {
-        Ok(self.0.borrow_mut().append(record))
+        self.0.borrow_mut().append(record)
     }
 }
 
 impl World for MemoryWorld<'_> {
     fn probe(&mut self, task: &Task<'_>) -> Result<Sight, MutationError> {
-        Ok(self.0.borrow_mut().look(task))
+        self.0.borrow_mut().look(task)
     }
 
     fn inputs(&mut self, task: &Task<'_>) -> Result<Digest, MutationError> {
         let mut lab = self.0.borrow_mut();
+        lab.fail_at(task, Place::Inputs)?;
         lab.point();
         let digest = Digest::from_bytes([task.step.0 as u8; 32]);
         lab.point();
@@ -293,25 +398,40 @@ impl World for MemoryWorld<'_> {
     }
 
     fn apply(&mut self, task: &Task<'_>) -> Result<(), MutationError> {
-        self.0.borrow_mut().act(task, Direction::Forward)
+        self.0.borrow_mut().act(task)
+    }
+
+    fn make_durable(&mut self, task: &Task<'_>) -> Result<(), MutationError> {
+        let mut lab = self.0.borrow_mut();
+        lab.fail_at(task, Place::Durable)?;
+        lab.emit(Event::Synced { step: task.step });
+        Ok(())
     }
 
     fn outputs(&mut self, task: &Task<'_>) -> Result<Digest, MutationError> {
+        self.0.borrow_mut().fail_at(task, Place::Outputs)?;
         Ok(Digest::from_bytes([task.step.0 as u8 | 0x80; 32]))
     }
 
     fn undo(&mut self, task: &Task<'_>) -> Result<(), MutationError> {
-        self.0.borrow_mut().act(task, Direction::Backward)
+        self.0.borrow_mut().act(task)
     }
 }
 
 /// The commands as kytx has them: each writes its record first and then drives.
 pub fn kytx(bench: &mut Bench<'_>, command: Command) -> End {
-    command_with(bench, command, |txn, bench| {
-        let mut control =
-            Control { stop_before: None, stop_requested: &|| false, watch: &mut |_: &Txn, _: &_| {} };
-        drive(txn, &mut bench.journal, &mut bench.world, &mut control)
-    })
+    command_with(bench, command, right_drive)
+}
+
+/// The engine.
+pub fn right_drive(txn: &mut Txn, bench: &mut Bench<'_>) -> Result<Rest, DriveError> {
+    let lab = bench.lab;
+    let mut control = Control {
+        stop_before: bench.stop_before(),
+        stop_requested: &|| lab.borrow_mut().stop_requested(),
+        watch: &mut |_: &Txn, _: &_| {},
+    };
+    drive(txn, &mut bench.journal, &mut bench.world, &mut control)
 }
 
 /// The commands around any driver.

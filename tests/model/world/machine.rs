@@ -46,8 +46,12 @@ pub const THINGS: [Thing; 12] = [
     Thing::Neighbour,
 ];
 
+/// The things that somebody else may put something in the place of. Metadata and cube data are left out: a look cannot
+/// tell by whom they were written last.
+pub const STRANGE: [Thing; 5] = [Thing::Live, Thing::Spare, Thing::Service, Thing::CubeCopy, Thing::Archive];
+
 /// What a thing is or is becoming.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
     OldTree,
     NewTree,
@@ -68,7 +72,7 @@ pub enum Value {
 }
 
 /// The state of a thing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Cell {
     Absent,
     Part(Value),
@@ -78,7 +82,7 @@ pub enum Cell {
 use Cell::{Absent, Part, Whole};
 
 /// The whole machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Machine([Cell; THINGS.len()]);
 
 impl Index<Thing> for Machine {
