@@ -350,7 +350,7 @@ impl Walk {
         self.set(Thing::Service, Part(release));
         if release == Value::NewRelease && self.at[Thing::Backup] == Whole(Value::Old) {
             self.set(Thing::Metadata, Whole(Value::Changed));
-            if self.at[Thing::CubeCopy] == Whole(Value::Old) {
+            if self.at[Thing::Cube] != Absent {
                 self.set(Thing::Cube, Whole(Value::Changed));
             }
         }

@@ -156,11 +156,11 @@ pub fn major_stopped() -> Plan {
     Plan { name: "major-stopped", initial, ..major() }
 }
 
-/// A minor upgrade with the trees exchanged before the data are handed over.
+/// A minor upgrade of an installation without cube data, with the trees exchanged before the metadata are handed over.
 pub fn minor() -> Plan {
     Plan {
         name: "minor",
-        initial: Machine::running(),
+        initial: Machine::running().with(Thing::Cube, Cell::Absent),
         steps: vec![stage(), stop(), back_up(), exchange(), hand_over(), start(), discard_tree()],
     }
 }
