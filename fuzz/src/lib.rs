@@ -1,6 +1,8 @@
 //! What is fuzzed, as plain functions: `fuzz_targets/` hands them to libFuzzer, and `tests/corpus.rs` includes this
 //! file and replays the committed corpora on stable Rust. They panic where a promise is broken.
 
+#![allow(clippy::disallowed_methods, reason = "an input's scratch directory is made, damaged and looked at")]
+
 mod decode;
 mod guarded_fs;
 mod journal;

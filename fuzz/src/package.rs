@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use arbitrary::Unstructured;
 use kytx::backup::package::{Limits, Package, PackageError, scan};
 use kytx::backup::unpack::unpack;
+use kytx::digest::Digest;
 use kytx::effect::tree::no_tick;
+use kytx::raw_path::RawPath;
 
 use super::guarded_fs::GuardedFs;
 use super::packed::packed;
@@ -32,16 +34,13 @@ pub fn package(data: &[u8]) {
     fs::create_dir(&target).expect("the scratch directory takes it");
 
     let fs_guard = GuardedFs::new(&target, FREE_BYTES);
-    let wanted = |path: &kytx::raw_path::RawPath| path.file_name() == b"VERSION";
-    match scan(&fs_guard, &file, LIMITS, &wanted, &no_tick) {
-        Ok(scanned) => unpack_and_compare(&fs_guard, &file, &target, &scanned),
+    if let Ok(scanned) = scan(&fs_guard, &file, LIMITS, &is_text, &no_tick) {
+        unpack_and_compare(&fs_guard, &file, &target, &scanned);
+    } else {
         // Whoever unpacks what a scan refuses gets no further.
-        Err(_) => {
-            let into = target.join("refused");
-            let content = kytx::digest::Digest::ZERO;
-            let refused = unpack(&fs_guard, &file, &content, &into, owner_of(&target), 1, &no_tick);
-            assert!(refused.is_err(), "unpacked what was refused");
-        }
+        let into = target.join("refused");
+        let refused = unpack(&fs_guard, &file, &Digest::ZERO, &into, owner_of(&target), 1, &no_tick);
+        assert!(refused.is_err(), "unpacked what was refused");
     }
     assert!(fs_guard.written_bytes() <= FREE_BYTES, "more was written than was free");
     nothing_leads_out(&target);
@@ -58,12 +57,15 @@ fn unpack_and_compare(guard: &GuardedFs, file: &Path, target: &Path, scanned: &P
         Err(PackageError::Io(error)) if is_of_this_machine(&error) => return,
         Err(error) => panic!("a scan let in what cannot be unpacked: {error:?}"),
     }
-    let wanted = |path: &kytx::raw_path::RawPath| path.file_name() == b"VERSION";
-    match scan(guard, &into, LIMITS, &wanted, &no_tick) {
+    match scan(guard, &into, LIMITS, &is_text, &no_tick) {
         Ok(again) => assert_eq!(again, *scanned, "the unpacked tree is another package"),
         Err(PackageError::Io(error)) if is_of_this_machine(&error) => {}
         Err(error) => panic!("the unpacked tree is refused: {error:?}"),
     }
+}
+
+fn is_text(path: &RawPath) -> bool {
+    path.file_name() == b"VERSION"
 }
 
 /// A path that is too long where the target lies, or a directory that only root could enter.

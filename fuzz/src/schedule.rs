@@ -64,12 +64,11 @@ fn run(lab: &mut Lab, command: Command, accident: Accident, strange: bool) {
     let end = lab.run(command, accident);
     assert!(lab.violations.is_empty(), "{command:?} with {accident:?}: {:?}", lab.violations);
     let expected = match &end {
-        End::Unreadable => false,
         End::Crashed => matches!(accident, Accident::PowerCut(_)),
         End::Broke(DriveError::Failed { step, .. }) => broken.is_some_and(|fault| fault.step == *step),
         End::Broke(DriveError::Foreign { what, .. }) => strange && !what.is_empty(),
         End::Broke(DriveError::Journal(_)) => matches!(accident, Accident::Refused { .. }),
-        End::Broke(DriveError::Illegal(_) | DriveError::Interrupted) => false,
+        End::Unreadable | End::Broke(DriveError::Illegal(_) | DriveError::Interrupted) => false,
         End::Rested(Rest::Interrupted) => matches!(accident, Accident::Stopped(_)),
         End::Rested(Rest::StoppedBefore(step)) => accident == Accident::StopBefore(*step),
         End::Rested(Rest::Applied) => lab.phase() == Some(Phase::Applied),
@@ -91,7 +90,7 @@ fn finish(lab: &mut Lab) {
                 );
             }
             Some(Phase::Ended(_)) => return,
-            Some(Phase::Applied) if lab.records.len() % 2 == 0 => Command::Abort,
+            Some(Phase::Applied) if lab.records.len().is_multiple_of(2) => Command::Abort,
             Some(Phase::Applied) => Command::Commit,
             Some(_) => Command::Resume,
         };

@@ -325,7 +325,9 @@ pub fn double_accidents(walk: Walk) -> Tally {
         plans::all().into_iter().enumerate().partition(|(index, _)| index % 2 == 0);
     let all = |plans: Vec<(usize, Plan)>| {
         let mut tally = Tally::default();
-        plans.into_iter().for_each(|(_, one)| tally.add(plan(one)));
+        for (_, one) in plans {
+            tally.add(plan(one));
+        }
         tally
     };
     std::thread::scope(|scope| {

@@ -6,21 +6,12 @@
 //! can fail.
 
 #![allow(clippy::print_stdout, reason = "the counts are part of the result")]
-#![allow(
-    clippy::struct_excessive_bools,
-    clippy::trivially_copy_pass_by_ref,
-    reason = "a ledger is a table of marks"
-)]
-#![allow(
-    clippy::match_same_arms,
-    clippy::unnested_or_patterns,
-    reason = "one arm a mutation or event, as in a table"
-)]
 #![allow(clippy::single_match_else, reason = "both outcomes of an admission read alike")]
 
 #[allow(
     dead_code,
     clippy::disallowed_methods,
+    clippy::format_collect,
     reason = "shared with grids that use more of it; it leaves its count where it is told to"
 )]
 #[path = "../support/census.rs"]
