@@ -11,7 +11,6 @@
 #[allow(
     dead_code,
     clippy::disallowed_methods,
-    clippy::format_collect,
     reason = "shared with grids that use more of it; it leaves its count where it is told to"
 )]
 #[path = "../support/census.rs"]
