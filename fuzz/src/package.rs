@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use arbitrary::Unstructured;
 use kytx::backup::package::{Limits, Package, PackageError, scan};
@@ -79,8 +79,42 @@ fn owner_of(dir: &Path) -> (u32, u32) {
     (meta.uid(), meta.gid())
 }
 
+/// Follows a link on the disk, one component after the other; what is not there is taken for a directory.
+fn leads_out(target: &Path, link: &Path) -> bool {
+    let mut at = link.parent().expect("a link is in a directory").to_owned();
+    let mut texts = vec![fs::read_link(link).expect("it is a link")];
+    let mut followed = 0;
+    while let Some(text) = texts.pop() {
+        let mut rest = text.components();
+        while let Some(component) = rest.next() {
+            match component {
+                Component::CurDir => {}
+                Component::ParentDir => {
+                    at.pop();
+                }
+                Component::Normal(name) => {
+                    if let Ok(next) = fs::read_link(at.join(name)) {
+                        followed += 1;
+                        texts.extend([rest.as_path().to_owned(), next]);
+                        break;
+                    }
+                    at.push(name);
+                }
+                Component::RootDir | Component::Prefix(_) => return true,
+            }
+            if !at.starts_with(target) {
+                return true;
+            }
+        }
+        // The kernel follows no more than that.
+        if followed > 40 {
+            return false;
+        }
+    }
+    false
+}
+
 fn nothing_leads_out(target: &Path) {
-    let real = fs::canonicalize(target).expect("the target is there");
     for path in walk(target) {
         let Ok(meta) = fs::symlink_metadata(&path) else { continue };
         let kind = meta.file_type();
@@ -95,10 +129,8 @@ fn nothing_leads_out(target: &Path) {
             let names = walk(target).iter().filter(same).count() as u64;
             assert_eq!(meta.nlink(), names, "`{}` has a name elsewhere", path.display());
         }
-        if kind.is_symlink()
-            && let Ok(leads_to) = fs::canonicalize(&path)
-        {
-            assert!(leads_to.starts_with(&real), "`{}` leads to `{}`", path.display(), leads_to.display());
+        if kind.is_symlink() {
+            assert!(!leads_out(target, &path), "`{}` leads out of the tree", path.display());
         }
     }
 }

@@ -70,7 +70,7 @@ fn members(source: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         5 => bytes.extend_from_slice(&[[0; 2 * BLOCK_BYTES], [1; 2 * BLOCK_BYTES]].concat()),
         _ => bytes.extend_from_slice(&[0; 2 * BLOCK_BYTES]),
     }
-    if source.ratio(1, 8)? {
+    if rarely(source, 8)? {
         damage(source, &mut bytes)?;
     }
     Ok(bytes)
@@ -86,6 +86,11 @@ fn damage(source: &mut Unstructured<'_>, bytes: &mut Vec<u8>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Once in so many times; never once the input is used up.
+fn rarely(source: &mut Unstructured<'_>, times: u8) -> Result<bool> {
+    Ok(source.int_in_range(1..=times)? == times)
 }
 
 /// A name of a few components; now and then absolute, or very long.
@@ -125,17 +130,17 @@ fn member(source: &mut Unstructured<'_>, bytes: &mut Vec<u8>) -> Result<()> {
     } else {
         b""
     };
-    if name.len() > 100 || source.ratio(1, 8)? {
+    if name.len() > 100 || rarely(source, 8)? {
         extend(bytes, b"path", &name);
     }
-    if link.len() > 100 || source.ratio(1, 16)? {
+    if link.len() > 100 || rarely(source, 16)? {
         extend(bytes, b"linkpath", &link);
     }
-    if source.ratio(1, 8)? {
+    if rarely(source, 8)? {
         let (key, value): (&[u8], &[u8]) = *source.choose(&EXTENSIONS)?;
         extend(bytes, key, value);
     }
-    let mode = if source.ratio(1, 4)? { source.int_in_range(0..=0o7777u32)? } else { 0o755 };
+    let mode = if rarely(source, 4)? { source.int_in_range(0..=0o7777u32)? } else { 0o755 };
     let claimed = match source.int_in_range(0..=63u8)? {
         63 => u64::from(source.arbitrary::<u32>()?),
         62 => u64::MAX / 2,

@@ -43,6 +43,17 @@ pub fn replay(data: &[u8]) {
 
 /// I5: there is one turn, and it is never taken back.
 fn check_step(before: &Txn, after: &Txn, record: &Record) {
+    use Phase::{Aborting, Applied, Applying, Committing, Ended, Planning};
+    let legal = match (before.phase(), after.phase()) {
+        (from, to) if from == to => true,
+        (Planning, to) => matches!(to, Applying | Applied | Ended(Outcome::Aborted)),
+        (Applying, to) => matches!(to, Applied | Aborting),
+        (Applied, to) => matches!(to, Committing | Aborting),
+        (Aborting, to) => to == Ended(Outcome::Aborted),
+        (Committing, to) => to == Ended(Outcome::Committed),
+        (Ended(_), _) => false,
+    };
+    assert!(legal, "{record:?} led from {:?} to {:?}", before.phase(), after.phase());
     let forward = match record {
         Record::Intent { direction, .. } | Record::Done { direction, .. } => *direction == Direction::Forward,
         _ => return,
