@@ -21,6 +21,8 @@ pub fn decode(data: &[u8]) {
     patched_twin(data);
     forged_frame(data);
     long_record(data.len());
+    let long = data.repeat(FRAME_LIMIT_BYTES / data.len().max(1) + 2);
+    assert!(data.is_empty() || (Frame::open(Head::START, &long).is_err() && decode_payload(&long).is_none()));
 }
 
 /// I10: any bytes are a manifest, or an archive's index; reading them never panics, and what is read is written as the
@@ -69,6 +71,7 @@ fn forged_frame(data: &[u8]) {
     let after = Head { lsn: Lsn(7), ..Head::START };
     let fault = Frame::open(after, &bytes).expect_err("a frame in another place passed");
     assert_eq!(fault.newer(), None, "{fault}");
+    assert!(fault.to_string().contains("record 8") || bytes.len() > FRAME_LIMIT_BYTES, "{fault}");
 }
 
 /// A frame with these contents and the right chain.

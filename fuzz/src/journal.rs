@@ -33,6 +33,12 @@ enum Damage {
     Fifo,
     /// A value in a side file, which kytx never makes.
     Blob,
+    /// The last frames are gone, and nothing else.
+    Forget,
+    /// Another journal of the same length.
+    Replace,
+    /// For sled the store is sound: an entry is gone, or altered, or all are gone.
+    Entry(u8),
 }
 
 /// How much of the two places can still be trusted.
@@ -40,8 +46,10 @@ enum Damage {
 struct Harm {
     store: bool,
     twin: bool,
-    /// The twin may be longer than what was acknowledged, or newer: a refusal is right.
+    /// The twin may be longer than what was acknowledged, or newer, or another: a refusal is right.
     grown: bool,
+    /// The twin may be another journal, which is believed where it is the only one.
+    replaced: bool,
 }
 
 /// A script's progress.
@@ -68,7 +76,12 @@ pub fn journal(data: &[u8]) {
     fs::create_dir(&dir).expect("the scratch directory takes it");
     let ample = source.ratio(1, 4).unwrap_or(false);
     let guard = GuardedFs::new(&dir, if ample { u64::MAX } else { 0 });
-    let records = if source.arbitrary().unwrap_or(false) { samples::aborted() } else { samples::example() };
+    let records = match source.int_in_range(0..=2u8) {
+        Ok(0) => samples::example(),
+        Ok(1) => samples::aborted(),
+        // In no legal order: a journal keeps what it is given.
+        _ => samples::records(),
+    };
     let mut script = Script {
         fs: &guard,
         dir,
@@ -97,7 +110,7 @@ pub fn journal(data: &[u8]) {
 impl Script<'_> {
     /// One turn of the script. `false` if the journal is refused for good.
     fn turn(&mut self, source: &mut Unstructured<'_>) -> Result<bool> {
-        match source.int_in_range(0..=15u8)? {
+        match source.int_in_range(0..=16u8)? {
             0..=3 => {
                 if self.store.is_none() && !self.open() {
                     return Ok(false);
@@ -120,6 +133,7 @@ impl Script<'_> {
             12 => self.set_fault(None),
             13 => self.look(),
             14 => self.leave_things_behind(),
+            15 => self.create_again(),
             _ => self.retire(),
         }
         Ok(true)
@@ -135,6 +149,8 @@ impl Script<'_> {
         self.store = None;
         let before = content_of(&self.dir);
         match Store::open(self.fs, &self.dir) {
+            // Somebody has forged both places, and nothing can tell.
+            Ok(_) if self.harm.replaced && self.harm.store => false,
             Ok(opened) => {
                 let found: Vec<&Record> = opened.records.iter().map(|(_, record)| record).collect();
                 let lsns = opened.records.iter().map(|(lsn, _)| lsn.0);
@@ -179,6 +195,19 @@ impl Script<'_> {
         }
     }
 
+    /// I9: what is there is never replaced.
+    fn create_again(&mut self) {
+        self.store = None;
+        let before = content_of(&self.dir);
+        if before.is_empty() {
+            return;
+        }
+        let error =
+            Store::create(self.fs, &self.dir, &self.records[0]).err().expect("a journal was replaced");
+        assert!(self.faulty || matches!(error, OpenError::Exists { .. }), "{error:?}");
+        assert_eq!(content_of(&self.dir), before);
+    }
+
     fn refused(&self, error: &OpenError, before: &[(PathBuf, Digest)]) -> bool {
         assert!(!error.to_string().is_empty());
         let damage = matches!(
@@ -189,7 +218,7 @@ impl Script<'_> {
             assert!(error.is_unreadable());
             assert_eq!(content_of(&self.dir), before, "refused, and changed: {error}");
         }
-        let Harm { store, twin, grown } = self.harm;
+        let Harm { store, twin, grown, .. } = self.harm;
         assert!(self.faulty || (store && twin) || grown, "refused: {error:?}");
         self.faulty && !damage
     }
@@ -233,7 +262,7 @@ impl Script<'_> {
         files.push(self.dir.join("journal.log"));
         files.push(self.dir.join("journal.log"));
         let path = source.choose(&files)?.clone();
-        let damage = match source.int_in_range(0..=9u8)? {
+        let damage = match source.int_in_range(0..=12u8)? {
             0 | 1 => Damage::Flip(source.arbitrary()?),
             2 => Damage::Cut,
             3 => Damage::ZeroSector,
@@ -242,16 +271,24 @@ impl Script<'_> {
             6 => Damage::Newer,
             7 => Damage::Fifo,
             8 => Damage::Blob,
+            9 => Damage::Forget,
+            10 => Damage::Replace,
+            11 => Damage::Entry(source.arbitrary()?),
             _ => Damage::Flip(0x40),
         };
         let at = usize::from(source.arbitrary::<u16>()?);
         let is_twin = path.ends_with("journal.log");
+        if matches!(damage, Damage::Entry(_)) && self.harm.store {
+            // sled may panic at what is damaged already, and only kytx catches that.
+            return Ok(());
+        }
         if !harm(&path, damage, at, is_twin) {
             return Ok(());
         }
         if is_twin {
             self.harm.twin = true;
-            self.harm.grown |= matches!(damage, Damage::Garbage | Damage::Newer);
+            self.harm.grown |= matches!(damage, Damage::Garbage | Damage::Newer | Damage::Replace);
+            self.harm.replaced |= matches!(damage, Damage::Replace);
         } else {
             self.harm.store = true;
         }
@@ -265,9 +302,9 @@ impl Script<'_> {
             Ok(view) => {
                 let most = self.acknowledged + usize::from(self.in_flight);
                 assert!(view.frames.len() <= most || self.harm.grown);
-                let all =
+                let same =
                     view.frames.iter().zip(&self.records).all(|(frame, record)| frame.record == *record);
-                assert!(all, "another record");
+                assert!(same || self.harm.replaced, "another record");
                 let trusted = !self.harm.twin && self.retiring == 0;
                 assert!(!trusted || (view.frames.len() >= self.acknowledged && !view.torn_tail));
             }
@@ -327,6 +364,7 @@ fn harm(path: &Path, damage: Damage, at: usize, is_twin: bool) -> bool {
                 let mode = 0o600;
                 kytx::effect::fs::Fs::mkfifo(&kytx::effect::os::OsFs, &fifo, mode).is_ok()
             }
+            Damage::Entry(which) => alter_entry(path, which, at),
             _ => false,
         };
     }
@@ -346,9 +384,53 @@ fn harm(path: &Path, damage: Damage, at: usize, is_twin: bool) -> bool {
             content.extend_from_slice(&(frame.len() as u32).to_be_bytes());
             content.extend_from_slice(&frame);
         }
-        Damage::Newer | Damage::Fifo | Damage::Blob => return false,
+        Damage::Forget if is_twin => {
+            let mut frames = twin::parse(&content).frames;
+            frames.truncate(at % frames.len().max(1) + 1);
+            content = twin::bytes_of(&frames);
+        }
+        Damage::Replace if is_twin => {
+            let frames = twin::parse(&content).frames;
+            content = twin::bytes_of(&other_frames(frames.len()));
+        }
+        Damage::Newer | Damage::Fifo | Damage::Blob | Damage::Forget | Damage::Replace | Damage::Entry(_) => {
+            return false;
+        }
     }
     content != before && fs::write(path, content).is_ok()
+}
+
+/// Changes what the store holds behind its back. An error or a panic of sled's is none of kytx's.
+fn alter_entry(path: &Path, which: u8, at: usize) -> bool {
+    if !path.ends_with("journal") || !path.join("db").is_file() {
+        return false;
+    }
+    let alter = || {
+        let db = sled::Config::new().path(path).flush_every_ms(None).open()?;
+        let keys: Vec<_> = db.iter().keys().collect::<sled::Result<_>>()?;
+        let Some(key) = keys.get(at % keys.len().max(1)) else { return Ok(()) };
+        match which % 3 {
+            0 => drop(db.remove(key)?),
+            1 => drop(db.insert(key, &b"altered"[..])?),
+            _ => db.clear()?,
+        }
+        db.flush().map(drop)
+    };
+    // Whatever came of it, sled has opened the store and may have changed it.
+    let _ = alter();
+    true
+}
+
+/// A journal of that many records that never was.
+fn other_frames(count: usize) -> Vec<Frame> {
+    let mut head = Head::START;
+    let record = samples::begin_with_user("somebody else");
+    let seal = |_| {
+        let frame = Frame::seal(head, &record).expect("it is short");
+        head = frame.head();
+        frame
+    };
+    (0..count).map(seal).collect()
 }
 
 /// What every file of the two places holds.
