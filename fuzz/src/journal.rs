@@ -343,7 +343,8 @@ impl Script<'_> {
             Err(OpenError::NotEnded { .. }) => assert!(!ended),
             Err(error) => {
                 assert!(ended && self.faulty, "{error:?}");
-                self.retiring += 1;
+                // The twin may have been moved, and the store not.
+                (self.retiring, self.harm.twin) = (self.retiring + 1, true);
             }
         }
     }
