@@ -1,21 +1,23 @@
-//! Walks every crash point of every command, and every crash point of every recovery from it.
+//! Walks every accident of every command, and every accident of every recovery from it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
+use kytx::digest::Digest;
 use kytx::engine::{DriveError, Rest};
-use kytx::txn::{Direction, Outcome, Phase, StepId};
+use kytx::txn::{Action, Outcome, Phase};
 
-use crate::invariants::Violation;
-use crate::lab::{Command, Deed, End, Event, Fault, Lab, Program, Stages};
-use crate::machine::{Cell, Machine, Thing, Value, stages};
-use crate::plans::{self, Plan};
+use crate::census::{Cell, Census};
+use crate::world::accident::{Accident, KINDS};
+use crate::world::invariants::Violation;
+use crate::world::lab::{Command, Deed, End, Event, Lab, Program, Stages};
+use crate::world::machine::{Machine, stages};
+use crate::world::plans::{self, Plan};
 
 /// What the operator may type after a crash.
 pub const CHOICES: [Command; 2] = [Command::Resume, Command::Abort];
 
 /// What came of it all.
-#[derive(Default)]
 pub struct Tally {
     /// Commands that were run.
     pub runs: usize,
@@ -27,14 +29,63 @@ pub struct Tally {
     pub events: BTreeMap<&'static str, usize>,
     /// The first violations.
     pub violations: Vec<Violation>,
+    /// Accidents that happened, by kind.
+    pub accidents: BTreeMap<&'static str, usize>,
+    /// Distinct states that an accident left, and what became of them.
+    pub census: Census,
+    /// A state by plan, journal and machine, and by the kind of accident that left it.
+    states: HashSet<(&'static str, Digest, Machine, String)>,
+    /// Distinct states, whatever left them.
+    pub distinct: HashSet<(&'static str, Digest, Machine)>,
+    /// Violations, those not kept included.
+    blamed: usize,
     /// What a command did first after a given journal.
-    verdicts: HashMap<(u64, Command), (Option<Deed>, Machine)>,
+    verdicts: HashMap<(&'static str, Digest, Command), (Option<Deed>, Machine)>,
     /// How often a journal was met again with another machine.
     pub verdicts_compared: usize,
 }
 
+/// Which accidents are walked.
+#[derive(Clone, Copy)]
+pub struct Walk {
+    /// How many in a row.
+    pub deep: usize,
+    /// Of which kinds.
+    pub kinds: &'static [fn(usize) -> Accident],
+}
+
+/// Power cuts, so many in a row.
+pub fn crashes(deep: usize) -> Walk {
+    Walk { deep, kinds: &KINDS[..1] }
+}
+
+/// Every kind of accident, so many in a row.
+pub fn accidents(deep: usize) -> Walk {
+    Walk { deep, kinds: &KINDS }
+}
+
 /// Violations of one law beyond this many teach nothing more.
 const VIOLATIONS_KEPT: usize = 5;
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            runs: 0,
+            crashes: 0,
+            committed: 0,
+            aborted: 0,
+            events: BTreeMap::new(),
+            violations: Vec::new(),
+            accidents: BTreeMap::new(),
+            census: Census::new("model", 0),
+            states: HashSet::new(),
+            distinct: HashSet::new(),
+            blamed: 0,
+            verdicts: HashMap::new(),
+            verdicts_compared: 0,
+        }
+    }
+}
 
 impl Tally {
     /// The violations of one law.
@@ -42,16 +93,36 @@ impl Tally {
         self.violations.iter().filter(|violation| violation.law == law).collect()
     }
 
-    fn blame(&mut self, law: &'static str, what: String) {
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: Self) {
+        self.runs += other.runs;
+        self.crashes += other.crashes;
+        self.committed += other.committed;
+        self.aborted += other.aborted;
+        self.verdicts_compared += other.verdicts_compared;
+        for (mine, theirs) in [(&mut self.events, other.events), (&mut self.accidents, other.accidents)] {
+            for (kind, count) in theirs {
+                *mine.entry(kind).or_default() += count;
+            }
+        }
+        self.census.add(&other.census);
+        self.distinct.extend(other.distinct);
+        for violation in other.violations {
+            self.blame(violation.law, violation.what);
+        }
+    }
+
+    pub fn blame(&mut self, law: &'static str, what: String) {
+        self.blamed += 1;
         if self.of(law).len() < VIOLATIONS_KEPT {
             self.violations.push(Violation { law, what });
         }
     }
 
     /// Runs one command and takes its events into account.
-    fn run(&mut self, lab: &mut Lab, command: Command, fuse: Option<usize>) -> End {
-        let (chain, machine) = (lab.chain, lab.machine);
-        let end = lab.run(command, fuse);
+    pub fn run(&mut self, lab: &mut Lab, command: Command, accident: Accident) -> End {
+        let (chain, machine) = (lab.head.chain, lab.machine);
+        let end = lab.run(command, accident);
         self.runs += 1;
         for event in &lab.events {
             *self.events.entry(kind(event)).or_default() += 1;
@@ -65,13 +136,19 @@ impl Tally {
             End::Rested(Rest::Ended(Outcome::Aborted)) => self.aborted += 1,
             _ => {}
         }
-        self.compare_verdict(lab, command, chain, machine);
+        if lab.struck {
+            *self.accidents.entry(accident.kind()).or_default() += 1;
+        }
+        // Who is told to stop may do nothing at all.
+        if !matches!(accident, Accident::Stopped(_) | Accident::StopBefore(_)) {
+            self.compare_verdict(lab, command, chain, machine);
+        }
         end
     }
 
     /// The same journal leads to the same next act, whatever the machine has gone through.
-    fn compare_verdict(&mut self, lab: &Lab, command: Command, chain: u64, machine: Machine) {
-        let key = (chain, command);
+    fn compare_verdict(&mut self, lab: &Lab, command: Command, chain: Digest, machine: Machine) {
+        let key = (lab.plan.name, chain, command);
         match self.verdicts.get(&key) {
             None => {
                 self.verdicts.insert(key, (lab.first_deed.clone(), machine));
@@ -86,59 +163,141 @@ impl Tally {
         }
     }
 
-    /// Types commands until the transaction is over, and blames what does not get there.
-    fn settle(&mut self, lab: &mut Lab, mut end: End) {
+    /// Types commands until the transaction is over, and blames what does not get there. Says what it came to.
+    pub fn settle(&mut self, lab: &mut Lab, mut end: End) -> &'static str {
         for _ in 0..4 {
             let next = match end {
-                End::Rested(Rest::Ended(_)) => return,
+                End::Rested(Rest::Ended(outcome)) => return word(outcome),
                 End::NothingOpen => {
                     if lab.machine != lab.plan.initial {
                         self.blame("outcome", format!("nothing is open and {:?}", lab.machine));
                     }
-                    return;
+                    return "nothing open";
                 }
                 // Both decisions are taken, in turn.
                 End::Rested(Rest::Applied) if self.runs.is_multiple_of(2) => Command::Abort,
                 End::Rested(Rest::Applied) if self.runs.is_multiple_of(3) => Command::CommitKeeping,
                 End::Rested(Rest::Applied) => Command::Commit,
-                End::Refused if matches!(lab.phase(), Some(Phase::Ended(_))) => return,
-                End::Refused => Command::Resume,
-                // The operator mends what kept failing.
-                End::Broke(DriveError::Failed { .. }) if lab.fault.take().is_some() => Command::Resume,
+                End::Rested(Rest::Interrupted | Rest::StoppedBefore(_)) => Command::Resume,
+                End::Refused => match lab.phase() {
+                    Some(Phase::Ended(outcome)) => return word(outcome),
+                    _ => Command::Resume,
+                },
+                // The operator mends what failed.
+                End::Broke(DriveError::Failed { .. }) => {
+                    lab.fault = None;
+                    Command::Resume
+                }
                 _ => break,
             };
-            end = self.run(lab, next, None);
+            end = self.run(lab, next, Accident::None);
         }
         self.blame("stuck", format!("plan {}: {end:?} after {:?}", lab.plan.name, lab.records.last()));
+        "stuck"
     }
 
-    /// Runs a command once with the power going at each of its points, and once to its end; after each crash does
-    /// the same with each recovery, `crashes` deep.
-    pub fn explore(&mut self, at: &Lab, command: Command, crashes: usize) {
-        for point in 0.. {
-            let mut lab = at.clone();
-            let end = self.run(&mut lab, command, (crashes > 0).then_some(point));
-            if !matches!(end, End::Crashed) {
-                return self.settle(&mut lab, end);
+    /// Runs a command to its end, and once with each accident at each of its places; after each accident does the same
+    /// with each recovery, so many accidents deep. Says what the command came to without one.
+    pub fn explore(&mut self, at: &Lab, command: Command, walk: Walk) -> &'static str {
+        if walk.deep > 0 {
+            for kind in walk.kinds {
+                for place in 0.. {
+                    let mut lab = at.clone();
+                    let end = self.run(&mut lab, command, kind(place));
+                    if !lab.struck {
+                        // The steps that are behind cannot be stopped before.
+                        if matches!(kind(place), Accident::StopBefore(_)) && place < at.plan.steps.len() {
+                            continue;
+                        }
+                        break;
+                    }
+                    if let End::Rested(Rest::Ended(_)) = end {
+                        // It was too late to stop.
+                        self.settle(&mut lab, end);
+                    } else {
+                        self.recover(&lab, kind(place), walk);
+                    }
+                }
             }
-            for choice in CHOICES {
-                self.explore(&lab, choice, crashes - 1);
+        }
+        let mut lab = at.clone();
+        let end = self.run(&mut lab, command, Accident::None);
+        let applied = matches!(end, End::Rested(Rest::Applied));
+        let came_to = self.settle(&mut lab, end);
+        // Which of the two the operator then chose does not matter here.
+        if applied && came_to != "stuck" { "new" } else { came_to }
+    }
+
+    /// Explores each recovery from an accident, and counts what it led to.
+    fn recover(&mut self, lab: &Lab, accident: Accident, walk: Walk) {
+        let next = Walk { deep: walk.deep - 1, ..walk };
+        let cell = cell_of(lab, accident, next.deep == 0);
+        self.distinct.insert((lab.plan.name, lab.head.chain, lab.machine));
+        let is_new = self.states.insert((lab.plan.name, lab.head.chain, lab.machine, cell.accident.clone()));
+        let blamed = self.blamed;
+        let came_to = CHOICES.map(|choice| self.explore(lab, choice, next));
+        let blamed = (self.blamed - blamed) as u64;
+        let counts = self.census.at(&cell);
+        counts.violations += blamed;
+        counts.stuck += came_to.iter().filter(|word| **word == "stuck").count() as u64;
+        if is_new {
+            counts.states += 1;
+            for (map, word) in [(&mut counts.after_resume, came_to[0]), (&mut counts.after_abort, came_to[1])]
+            {
+                *map.entry(word.to_owned()).or_default() += 1;
             }
+            let seen = if let Accident::PowerCut(_) = accident { "killed" } else { "stopped" };
+            *counts.seen.entry(seen.to_owned()).or_default() += 1;
         }
     }
 
     /// A transaction whose steps are all applied.
-    fn applied(&mut self, plan: &Rc<Plan>) -> Option<Lab> {
+    pub fn applied(&mut self, plan: &Rc<Plan>) -> Option<Lab> {
         let mut lab = Lab::new(plan);
-        let end = self.run(&mut lab, Command::Begin, None);
+        let end = self.run(&mut lab, Command::Begin, Accident::None);
         matches!(end, End::Rested(Rest::Applied)).then_some(lab)
+    }
+}
+
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Committed => "new",
+        Outcome::Aborted => "old",
+    }
+}
+
+/// Where an accident fell, by the journal that it left.
+fn cell_of(lab: &Lab, accident: Accident, last: bool) -> Cell {
+    let txn = lab.replay().ok().flatten();
+    let phase = match txn.as_ref().map(kytx::txn::Txn::phase) {
+        None | Some(Phase::Planning) => "planning",
+        Some(Phase::Applying) => "applying",
+        Some(Phase::Applied) => "applied",
+        Some(Phase::Aborting) => "aborting",
+        Some(Phase::Committing) => "committing",
+        Some(Phase::Ended(_)) => "ended",
+    };
+    let (step, window) = match txn.as_ref().map(kytx::txn::Txn::next) {
+        Some(Action::Intend { step, .. }) => (Some(step), "before intent"),
+        Some(Action::Drive { step, .. }) => (Some(step), "before outcome"),
+        _ => (None, ""),
+    };
+    Cell {
+        phase: phase.to_owned(),
+        step: step.map(|step| lab.plan.steps[step.index()].name.clone()).unwrap_or_default(),
+        window: window.to_owned(),
+        accident: if last { format!("second {}", accident.kind()) } else { accident.kind().to_owned() },
     }
 }
 
 fn kind(event: &Event) -> &'static str {
     match event {
-        Event::Run => "runs",
+        Event::Run { .. } => "runs",
         Event::Asked => "questions",
+        Event::Consulted { stop: false } => "consultations",
+        Event::Consulted { stop: true } => "stops",
+        Event::Refused => "refused appends",
+        Event::Synced { .. } => "syncs",
         Event::Durable(_) => "records",
         Event::Looked { .. } => "looks",
         Event::Begun { .. } => "acts",
@@ -149,38 +308,54 @@ fn kind(event: &Event) -> &'static str {
     }
 }
 
-/// Every crash point of begin, abort and commit, twice over, for every plan.
-pub fn double_crashes() -> Tally {
-    let mut tally = Tally::default();
-    for plan in plans::all() {
+/// Every accident of begin, abort and commit, twice over, for every plan.
+pub fn double_accidents(walk: Walk) -> Tally {
+    let plan = |plan: Plan| {
+        let mut tally = Tally::default();
         let plan = Rc::new(plan);
-        tally.explore(&Lab::new(&plan), Command::Begin, 2);
+        tally.explore(&Lab::new(&plan), Command::Begin, walk);
         let applied = tally.applied(&plan).expect("BUG: every plan here can be applied");
         for command in [Command::Abort, Command::Commit, Command::CommitKeeping] {
-            tally.explore(&applied, command, 2);
+            tally.explore(&applied, command, walk);
         }
-    }
-    tally
+        tally
+    };
+    // The two longest plans are as long as each other: one for each of the two cores.
+    let (mine, theirs): (Vec<_>, Vec<_>) =
+        plans::all().into_iter().enumerate().partition(|(index, _)| index % 2 == 0);
+    let all = |plans: Vec<(usize, Plan)>| {
+        let mut tally = Tally::default();
+        for (_, one) in plans {
+            tally.add(plan(one));
+        }
+        tally
+    };
+    std::thread::scope(|scope| {
+        let theirs = scope.spawn(|| all(theirs));
+        let mut tally = all(mine);
+        tally.add(theirs.join().expect("the other half of the walk"));
+        tally
+    })
 }
 
-/// Every single crash point of begin, abort and commit with something planted. For the tests of the tests.
-pub fn single_crashes(plan: Plan, program: Program, how: Stages) -> Tally {
+/// Every single accident of begin, abort and commit with something planted. For the tests of the tests.
+pub fn single_accidents(plan: Plan, program: Program, how: Stages) -> Tally {
     let mut tally = Tally::default();
     let plan = Rc::new(plan);
     let mut lab = Lab::new(&plan);
     (lab.program, lab.stages) = (program, how);
-    tally.explore(&lab, Command::Begin, 1);
+    tally.explore(&lab, Command::Begin, accidents(1));
     let mut applied = lab;
-    if let End::Rested(Rest::Applied) = tally.run(&mut applied, Command::Begin, None) {
+    if let End::Rested(Rest::Applied) = tally.run(&mut applied, Command::Begin, Accident::None) {
         for command in [Command::Abort, Command::Commit] {
-            tally.explore(&applied, command, 1);
+            tally.explore(&applied, command, accidents(1));
         }
     }
     tally
 }
 
-/// Random histories with three crashes.
-pub fn triple_crashes(seed: u64, histories: usize) -> Tally {
+/// Random histories with three accidents.
+pub fn triple_accidents(seed: u64, histories: usize) -> Tally {
     let mut tally = Tally::default();
     let mut random = Random(seed);
     let plans: Vec<_> = plans::all().into_iter().map(Rc::new).collect();
@@ -189,126 +364,35 @@ pub fn triple_crashes(seed: u64, histories: usize) -> Tally {
         let mut command = Command::Begin;
         let mut end = End::NothingOpen;
         for _ in 0..4 {
-            end = tally.run(&mut lab, command, Some(random.below(90)));
+            end = tally.run(&mut lab, command, random.accident());
             command = match end {
-                End::Crashed | End::NothingOpen => CHOICES[random.below(2)],
+                End::Crashed | End::NothingOpen | End::Broke(DriveError::Journal(_)) => {
+                    CHOICES[random.below(2)]
+                }
+                End::Rested(Rest::Interrupted | Rest::StoppedBefore(_)) => CHOICES[random.below(2)],
                 End::Rested(Rest::Applied) => [Command::Abort, Command::Commit][random.below(2)],
                 _ => break,
             };
         }
-        if let End::Crashed = end {
-            end = tally.run(&mut lab, command, None);
+        if let End::Crashed | End::Broke(DriveError::Journal(_)) = end {
+            end = tally.run(&mut lab, command, Accident::None);
         }
         tally.settle(&mut lab, end);
     }
     tally
 }
 
-/// Each step failing at each of its stages, once and for good, forward and backward, followed by each recovery with a
-/// crash at each of its points.
-pub fn failures() -> Tally {
-    let mut tally = Tally::default();
-    for plan in [plans::major(), plans::minor(), plans::restart()] {
-        let plan = Rc::new(plan);
-        let applied = tally.applied(&plan).expect("BUG: every plan here can be applied");
-        for fault in faults(&plan) {
-            let (at, command) = match fault.direction {
-                Direction::Forward if is_cleanup(&plan, fault.step) => (applied.clone(), Command::Commit),
-                Direction::Forward => (Lab::new(&plan), Command::Begin),
-                Direction::Backward => (applied.clone(), Command::Abort),
-            };
-            let mut lab = at;
-            lab.fault = Some(fault);
-            let end = tally.run(&mut lab, command, None);
-            if !matches!(end, End::Broke(DriveError::Failed { step, .. }) if step == fault.step) {
-                // The undo of this step passes through no such stage.
-                tally.settle(&mut lab, end);
-                continue;
-            }
-            let again = tally.run(&mut lab, Command::Resume, None);
-            if fault.for_good {
-                // Past its first stage a look may find the step nearer its end, or at it.
-                let fails_again = fault.stage > 0
-                    || matches!(again, End::Broke(DriveError::Failed { step, .. }) if step == fault.step);
-                if !fails_again {
-                    tally.blame("stuck", format!("{fault:?} fails for good and then {again:?}"));
-                }
-                // A step that cannot be applied can still be undone; one that cannot be undone must be mended.
-                if fault.direction == Direction::Backward || is_cleanup(&plan, fault.step) {
-                    lab.fault = None;
-                }
-                tally.explore(&lab, Command::Abort, 1);
-                lab.fault = None;
-                tally.explore(&lab, Command::Resume, 1);
-            } else {
-                tally.settle(&mut lab, again);
-            }
-        }
-    }
-    tally
-}
-
-fn is_cleanup(plan: &Plan, step: StepId) -> bool {
-    plan.steps[step.index()].stage == kytx::txn::Stage::Cleanup
-}
-
-fn faults(plan: &Plan) -> Vec<Fault> {
-    const STAGES_MAX: usize = 6;
-    let mut faults = Vec::new();
-    for index in 0..plan.steps.len() as u16 {
-        for direction in [Direction::Forward, Direction::Backward] {
-            for stage in 0..=STAGES_MAX {
-                for for_good in [false, true] {
-                    let step = StepId(index);
-                    if direction == Direction::Forward || !is_cleanup(plan, step) {
-                        faults.push(Fault { step, direction, stage, for_good });
-                    }
-                }
-            }
-        }
-    }
-    faults
-}
-
-/// Somebody else puts something in the place of each thing after each crash of begin: kytx must not touch it, and must
-/// go on once it is gone. Returns what happened while it was there, what happened after, and how often a run halted.
-pub fn strangers() -> (Tally, Tally, usize) {
-    let (mut met, mut healed) = (Tally::default(), Tally::default());
-    let mut halts = 0;
-    let plan = Rc::new(plans::major());
-    // Metadata and cube data are left out: a look cannot tell by whom they were written last.
-    let things = [Thing::Live, Thing::Spare, Thing::Service, Thing::CubeCopy, Thing::Archive];
-    for point in 0.. {
-        let mut crashed = Lab::new(&plan);
-        if !matches!(met.run(&mut crashed, Command::Begin, Some(point)), End::Crashed) {
-            return (met, healed, halts);
-        }
-        for thing in things {
-            for choice in CHOICES {
-                let mut lab = crashed.clone();
-                let own = lab.machine[thing];
-                lab.machine = lab.machine.with(thing, Cell::Whole(Value::Stranger));
-                let end = met.run(&mut lab, choice, None);
-                if let End::Broke(DriveError::Foreign { what, .. }) = end {
-                    halts += 1;
-                    assert!(!what.is_empty(), "a halt says what differs");
-                    // It goes away again, and nothing was lost by waiting.
-                    if lab.machine[thing] == Cell::Whole(Value::Stranger) {
-                        lab.machine = lab.machine.with(thing, own);
-                    }
-                    let end = healed.run(&mut lab, Command::Resume, None);
-                    healed.settle(&mut lab, end);
-                }
-            }
-        }
-    }
-    unreachable!("every command has an end")
-}
-
 /// A small linear congruential generator: the same numbers on every machine.
 struct Random(u64);
 
 impl Random {
+    /// Half of the time a power cut; each kind at one of the places that a major upgrade has.
+    fn accident(&mut self) -> Accident {
+        const PLACES: [usize; KINDS.len()] = [90, 40, 40, 80, 14];
+        let kind = if self.below(2) == 0 { 0 } else { self.below(KINDS.len()) };
+        KINDS[kind](self.below(PLACES[kind]))
+    }
+
     fn below(&mut self, limit: usize) -> usize {
         // Knuth's MMIX constants.
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

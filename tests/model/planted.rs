@@ -1,21 +1,20 @@
 //! Tests of the tests: engines and worlds that are wrong on purpose, and the invariant that must notice each.
 
 use kytx::digest::Digest;
-use kytx::engine::Control;
-use kytx::engine::{DriveError, Rest, Task, World, drive, record};
+use kytx::engine::{DriveError, Rest, Task, World, record};
 use kytx::journal::Journal;
 use kytx::txn::{
     AbortReason, Action, Direction, Mutation, Observed, Phase, Record, Stage, StepId, StepState, Txn,
     Verdict, judge,
 };
 
-use crate::explore::{RIGHT, Tally, single_crashes};
-use crate::lab::{Bench, Command, End, Program, Stages, command_with, kytx};
-use crate::machine::{Cell, Machine, Thing, Value, stages};
-use crate::plans::{self, Plan};
+use crate::explore::{RIGHT, Tally, single_accidents};
+use crate::world::lab::{Bench, Command, End, Program, Stages, command_with, kytx, right_drive};
+use crate::world::machine::{Cell, Machine, Thing, Value, stages};
+use crate::world::plans::{self, Plan};
 
 fn assert_caught(law: &str, plan: Plan, program: Program, how: Stages) {
-    let tally: Tally = single_crashes(plan, program, how);
+    let tally: Tally = single_accidents(plan, program, how);
     assert!(!tally.of(law).is_empty(), "{law} did not notice; found instead: {:?}", tally.violations);
 }
 
@@ -26,16 +25,32 @@ enum Bug {
     RecordsBeforeTheAct,
     TrustsItsOwnIntent,
     TakesTornForDone,
+    SkipsWithoutSync,
+    NeverAsks,
+    ForgetsToStop,
+    StartsWhatItShouldStopBefore,
+    PressesOn,
 }
 
 /// The loop of `engine`, with a bug in it.
 fn wrong_drive(txn: &mut Txn, bench: &mut Bench<'_>, bug: Bug) -> Result<Rest, DriveError> {
     loop {
+        if bug != Bug::NeverAsks
+            && bench.stop_requested()
+            && bug != Bug::ForgetsToStop
+            && !matches!(txn.next(), Action::Await | Action::Finish(_))
+        {
+            return Ok(Rest::Interrupted);
+        }
         match txn.next() {
             Action::Append(next) => record(txn, &mut bench.journal, &next)?,
             Action::Await => return Ok(Rest::Applied),
             Action::Finish(outcome) => return Ok(Rest::Ended(outcome)),
             Action::Intend { step, direction } => {
+                let named = direction == Direction::Forward && bench.stop_before() == Some(step);
+                if named && bug != Bug::StartsWhatItShouldStopBefore {
+                    return Ok(Rest::StoppedBefore(step));
+                }
                 let mutation = txn.step(step).unwrap().mutation.clone();
                 let task = Task {
                     step,
@@ -53,7 +68,11 @@ fn wrong_drive(txn: &mut Txn, bench: &mut Bench<'_>, bug: Bug) -> Result<Rest, D
                     act(bench, &task, direction);
                 }
                 let inputs = txn.inputs(step).unwrap_or(Digest::ZERO);
-                record(txn, &mut bench.journal, &Record::Intent { step, direction, inputs })?;
+                let intent = Record::Intent { step, direction, inputs };
+                match record(txn, &mut bench.journal, &intent) {
+                    Err(_) if bug == Bug::PressesOn => txn.admit(&intent)?,
+                    other => other?,
+                }
             }
             Action::Drive { step, direction } => {
                 let mutation = txn.step(step).unwrap().mutation.clone();
@@ -71,6 +90,9 @@ fn wrong_drive(txn: &mut Txn, bench: &mut Bench<'_>, bug: Bug) -> Result<Rest, D
                 if judge(direction, seen) == Verdict::Run && !torn && bug != Bug::ActsBeforeTheIntent {
                     act(bench, &task, direction);
                 }
+                if judge(direction, seen) == Verdict::Skip && bug != Bug::SkipsWithoutSync {
+                    bench.world.make_durable(&task).unwrap();
+                }
                 if bug != Bug::RecordsBeforeTheAct {
                     record(txn, &mut bench.journal, &done)?;
                 }
@@ -84,12 +106,6 @@ fn act(bench: &mut Bench<'_>, task: &Task<'_>, direction: Direction) {
         Direction::Forward => drop(bench.world.apply(task)),
         Direction::Backward => drop(bench.world.undo(task)),
     }
-}
-
-fn right_drive(txn: &mut Txn, bench: &mut Bench<'_>) -> Result<Rest, DriveError> {
-    let mut control =
-        Control { stop_before: None, stop_requested: &|| false, watch: &mut |_: &Txn, _: &_| {} };
-    drive(txn, &mut bench.journal, &mut bench.world, &mut control)
 }
 
 /// Looks, writes an intent past the rules of `Txn`, acts, writes the outcome.
@@ -113,7 +129,7 @@ fn act_lawlessly(
 #[test]
 fn planted_bug_nothing_is_blamed_without_one() {
     for plan in [plans::major(), plans::major_stopped()] {
-        assert_eq!(single_crashes(plan, kytx, RIGHT).violations, []);
+        assert_eq!(single_accidents(plan, kytx, RIGHT).violations, []);
     }
 }
 
@@ -152,6 +168,46 @@ fn planted_bug_i2_records_before_the_act() {
     assert_caught("I2", plans::major(), program, RIGHT);
     // And not only by the books: the machine itself ends in between.
     assert_caught("outcome", plans::major(), program, RIGHT);
+}
+
+#[test]
+fn planted_bug_i2_records_what_a_look_shows_and_does_not_sync_it() {
+    let program: Program = |bench, command| {
+        command_with(bench, command, |txn, bench| wrong_drive(txn, bench, Bug::SkipsWithoutSync))
+    };
+    assert_caught("I2", plans::major(), program, RIGHT);
+}
+
+#[test]
+fn planted_bug_nobody_asks_whether_to_stop() {
+    let program: Program =
+        |bench, command| command_with(bench, command, |txn, bench| wrong_drive(txn, bench, Bug::NeverAsks));
+    assert_caught("stop", plans::restart(), program, RIGHT);
+}
+
+#[test]
+fn planted_bug_a_signal_is_forgotten() {
+    let program: Program = |bench, command| {
+        command_with(bench, command, |txn, bench| wrong_drive(txn, bench, Bug::ForgetsToStop))
+    };
+    assert_caught("stop", plans::restart(), program, RIGHT);
+}
+
+#[test]
+fn planted_bug_a_step_starts_that_was_to_be_stopped_before() {
+    let program: Program = |bench, command| {
+        command_with(bench, command, |txn, bench| wrong_drive(txn, bench, Bug::StartsWhatItShouldStopBefore))
+    };
+    assert_caught("stop", plans::restart(), program, RIGHT);
+}
+
+#[test]
+fn planted_bug_presses_on_when_an_append_fails() {
+    let program: Program =
+        |bench, command| command_with(bench, command, |txn, bench| wrong_drive(txn, bench, Bug::PressesOn));
+    assert_caught("poisoned", plans::major(), program, RIGHT);
+    // And not only by the books: where the record was lost, an act has no intent.
+    assert_caught("I2", plans::major(), program, RIGHT);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use kytx::digest::Digest;
 use kytx::txn::{AbortReason, Action, Direction, Outcome, Phase, Record, Stage, StepId, Txn, plan_digest};
 use proptest::prelude::*;
 
-use crate::plans::{self, Plan, begin};
+use crate::world::plans::{self, Plan, begin};
 
 fn any_plan() -> impl Strategy<Value = Plan> {
     proptest::sample::select(plans::all())

@@ -3,8 +3,8 @@
 
 use kytx::txn::{Direction, Mutation, Observed, Stage};
 
-use crate::machine::{Machine, probe, stages, undo_leaves_it};
-use crate::plans;
+use crate::world::machine::{Machine, probe, stages, undo_leaves_it};
+use crate::world::plans;
 
 const FORWARD: Direction = Direction::Forward;
 const BACKWARD: Direction = Direction::Backward;
