@@ -1,8 +1,14 @@
 //! Several kytx on one home, and kytx asked to stop. Whoever must be caught at work is held at one of the stand-in's
 //! gates: a script that waits for a file.
 
-#![allow(clippy::disallowed_methods, reason = "it looks into test machines")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "it looks into test machines, and says what was explored"
+)]
 
+#[path = "concurrency/one_home.rs"]
+mod one_home;
 mod support;
 
 use std::fs;

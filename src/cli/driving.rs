@@ -47,7 +47,7 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
     match rest {
         Ok(rest) => {
             if matches!(rest, Rest::Ended(_)) {
-                session::forget_contents(place);
+                session::finish(place, &session.txn);
             }
             Ok(rested(rest, &session.txn, place, downtime))
         }

@@ -4,6 +4,7 @@ mod abort;
 mod args;
 mod begin;
 mod check;
+mod claim;
 mod commit;
 mod demo;
 mod draft;

@@ -37,7 +37,7 @@ impl Place {
         });
         let home = named.as_deref().map(real_home).transpose()?;
         let state = match (&which.state_dir, &home) {
-            (Some(dir), _) => StateDir::at(absolute(dir)?),
+            (Some(dir), _) => StateDir::at(real_as_far_as_there(&absolute(dir)?)),
             (None, Some(home)) => StateDir::default_for(home),
             (None, None) => {
                 return Err(CommandError::usage("no home was given")
@@ -53,6 +53,18 @@ impl Place {
             words = format!("{words} --state-dir {}", quoted(dir.as_os_str()));
         }
         Ok(Self { home, state, words })
+    }
+
+    /// The same home with its state in another directory.
+    #[must_use]
+    pub fn with_state(&self, state: StateDir) -> Self {
+        let mut words =
+            self.home.as_ref().map_or_else(String::new, |home| format!(" {}", quoted(home.as_os_str())));
+        let is_default = self.home.as_deref().is_some_and(|home| StateDir::default_for(home) == state);
+        if !is_default {
+            words = format!("{words} --state-dir {}", quoted(state.root().as_os_str()));
+        }
+        Self { home: self.home.clone(), state, words }
     }
 
     /// A command of kytx for this place, as it is typed.
@@ -142,6 +154,19 @@ pub fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
     })
 }
 
+/// A path without the links in that part of it that is there already: what is made below a link is made where it leads,
+/// and has one name.
+fn real_as_far_as_there(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|part| Some((part, real_path(part).ok()?)));
+    match there {
+        Some((part, real)) => match path.strip_prefix(part) {
+            Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+            _ => real,
+        },
+        None => path.to_owned(),
+    }
+}
+
 /// The real path of a home: a link to it stays, and what is swapped is its target. The last component need not exist,
 /// as a crash may have come between two renames.
 fn real_home(named: &Path) -> Result<PathBuf, CommandError> {
@@ -186,6 +211,19 @@ mod tests {
         assert_eq!(quoted(OsStr::new("/opt/my ke")), "'/opt/my ke'");
         assert_eq!(quoted(OsStr::new("it's")), r"'it'\''s'");
         assert_eq!(quoted(OsStr::new("")), "''");
+    }
+
+    #[test]
+    fn a_directory_below_a_link_has_the_name_of_where_it_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = real_path(dir.path()).unwrap();
+        OsFs.mkdir(&root.join("there"), 0o755).unwrap();
+        OsFs.symlink(Path::new("there"), &root.join("link")).unwrap();
+        for (named, real) in
+            [("link", "there"), ("link/a/b", "there/a/b"), ("there/a", "there/a"), ("none/a", "none/a")]
+        {
+            assert_eq!(real_as_far_as_there(&root.join(named)), root.join(real));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::args::{LevelArgs, WhichArgs};
+use super::claim;
 use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
@@ -40,7 +41,7 @@ enum Level {
 
 /// Runs the command.
 pub fn run(which: &WhichArgs, level: LevelArgs, json: bool) -> Result<Exit, CommandError> {
-    let place = Place::of(which)?;
+    let place = claim::follow(which)?;
     let level = match level {
         LevelArgs { quick: true, .. } => Level::Quick,
         LevelArgs { deep: true, .. } => Level::Deep,
