@@ -2,8 +2,10 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::args::WhichArgs;
+use super::doomed::Doomed;
 use super::error::CommandError;
 use crate::effect::fs::{Fs, Kind, stat_opt};
 use crate::effect::os::{OsFs, real_path};
@@ -26,6 +28,8 @@ pub struct Place {
     pub state: StateDir,
     /// What to add to a command to mean this place again.
     pub words: String,
+    /// For a run of a rehearsal: when it dies.
+    pub doomed: Option<Arc<Doomed>>,
 }
 
 impl Place {
@@ -52,7 +56,8 @@ impl Place {
         if let Some(dir) = &which.state_dir {
             words = format!("{words} --state-dir {}", quoted(dir.as_os_str()));
         }
-        Ok(Self { home, state, words })
+        let doomed = which.doom.as_deref().map(|file| Doomed::of(file, home.as_deref())).transpose()?;
+        Ok(Self { home, state, words, doomed: doomed.map(Arc::new) })
     }
 
     /// The same home with its state in another directory.
@@ -64,7 +69,7 @@ impl Place {
         if !is_default {
             words = format!("{words} --state-dir {}", quoted(state.root().as_os_str()));
         }
-        Self { home: self.home.clone(), state, words }
+        Self { home: self.home.clone(), state, words, doomed: self.doomed.clone() }
     }
 
     /// A command of kytx for this place, as it is typed.
@@ -115,7 +120,7 @@ impl Place {
 
 /// The product's metadata tool cuts paths at a blank, backs up nothing, and reports success; the way back would hand it
 /// the backup in the state directory. Found here, not in the downtime.
-fn check_for_the_metadata_tool(path: &Path) -> Result<(), CommandError> {
+pub fn check_for_the_metadata_tool(path: &Path) -> Result<(), CommandError> {
     let fit = path.to_str().is_some_and(|text| !text.contains(char::is_whitespace));
     if fit {
         return Ok(());
@@ -156,7 +161,7 @@ pub fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
 
 /// A path without the links in that part of it that is there already: what is made below a link is made where it leads,
 /// and has one name.
-fn real_as_far_as_there(path: &Path) -> PathBuf {
+pub fn real_as_far_as_there(path: &Path) -> PathBuf {
     let there = path.ancestors().find_map(|part| Some((part, real_path(part).ok()?)));
     match there {
         Some((part, real)) => match path.strip_prefix(part) {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::claim;
@@ -11,6 +12,7 @@ use super::place::{Place, quoted};
 use super::progress::Meter;
 use super::standing;
 use super::terminal::tell;
+use crate::effect::doom::{DoomedFs, DoomedShell};
 use crate::effect::lock::{LockError, RunLock};
 use crate::effect::os::OsFs;
 use crate::effect::run_log::RunLog;
@@ -259,8 +261,13 @@ pub fn with_machine<T>(
     state.prepare(&OsFs).map_err(fault)?;
     let log = RunLog::create(&state.log(), command).map_err(fault)?;
     let shell = OsShell::new(state.child(), &log, mask_text, stop.clone());
-    let hdfs = LocalHdfs::new(&OsFs);
     let stop_requested = || stop.count() > 0;
-    let mut machine = Machine::new(&OsFs, &shell, &hdfs, state, meter, &stop_requested);
-    Ok(work(&mut machine))
+    if let Some(doomed) = &place.doomed {
+        let (fs, shell) =
+            (DoomedFs(Arc::clone(&doomed.doom)), DoomedShell { shell: &shell, doom: &doomed.doom });
+        let hdfs = LocalHdfs::new(&fs);
+        return Ok(work(&mut Machine::new(&fs, &shell, &hdfs, state, meter, &stop_requested)));
+    }
+    let hdfs = LocalHdfs::new(&OsFs);
+    Ok(work(&mut Machine::new(&OsFs, &shell, &hdfs, state, meter, &stop_requested)))
 }
