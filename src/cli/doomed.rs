@@ -23,6 +23,8 @@ pub const DOOM_FILE: &str = "doom.json";
 /// What the rehearsal asks for.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Asked {
+    /// The step after whose end the calls are counted; from the first call on if left out.
+    pub after: Option<String>,
     /// The call at which to die; 0 for none.
     pub at: u64,
 }
@@ -41,6 +43,7 @@ pub struct Mark {
 pub struct Doomed {
     /// When it dies.
     pub doom: Arc<Doom>,
+    after: Option<String>,
     marks: Mutex<Vec<Mark>>,
     file: PathBuf,
 }
@@ -57,11 +60,18 @@ impl Doomed {
         }
         let text = read_file(&OsFs, file, 1 << 10).map_err(|error| refuse(error.to_string()))?;
         let asked: Asked = serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))?;
-        Ok(Self { doom: Arc::new(Doom::at(asked.at)), marks: Mutex::default(), file: file.to_owned() })
+        let doom = Arc::new(Doom::at(asked.at));
+        if asked.after.is_none() {
+            doom.arm();
+        }
+        Ok(Self { doom, after: asked.after, marks: Mutex::default(), file: file.to_owned() })
     }
 
     /// A step is through.
     pub fn mark(&self, step: &str) {
+        if self.after.as_deref() == Some(step) {
+            self.doom.arm();
+        }
         if let Ok(mut marks) = self.marks.lock() {
             marks.push(Mark { step: step.to_owned(), calls: self.doom.calls() });
         }
@@ -115,7 +125,7 @@ mod tests {
         let (home, file) = (dir.path().join("opt/ke"), dir.path().join(DOOM_FILE));
         make_dirs(&OsFs, &home, 0o755).unwrap();
         assert!(Doomed::of(&file, Some(&home)).is_err(), "there is no such file");
-        atomic_write(&OsFs, &file, br#"{"at":3}"#, 0o600).unwrap();
+        atomic_write(&OsFs, &file, br#"{"after":null,"at":3}"#, 0o600).unwrap();
         assert_eq!(Doomed::of(&file, Some(&home)).unwrap().doom.calls(), 0);
         assert!(Doomed::of(&file, None).is_err());
         assert!(Doomed::of(&file, Some(&dir.path().join("ke"))).is_err());

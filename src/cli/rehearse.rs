@@ -44,6 +44,9 @@ use crate::testbed::{self, StandIn, end_processes_below};
 use crate::txn::Mutation;
 use report::{Report, Space};
 
+/// Why the place of a rehearsal must be free.
+const FULL: &str = "a rehearsal makes and deletes whole trees there, and none of them may be somebody's";
+
 /// What is needed beside the trees: logs, journals, the stand-in's data.
 const SPARE_BYTES: u64 = 128 << 20;
 
@@ -110,8 +113,9 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
 /// Where the rehearsal will be: a directory that is empty, or not there yet, apart from everything that is in use.
 fn check_dir(place: &Place, named: &Path) -> Result<PathBuf, CommandError> {
     let show = RawPath::from(named);
-    let refuse = |what: String| {
+    let refuse = |what: String, why: &str| {
         CommandError::refused(what)
+            .why(why)
             .hint("kytx rehearse ... --in DIR, with DIR empty or not there yet, and nowhere in use")
     };
     let path = super::place::real_as_far_as_there(&absolute(named)?);
@@ -123,17 +127,17 @@ fn check_dir(place: &Place, named: &Path) -> Result<PathBuf, CommandError> {
     {
         if path.starts_with(used) || used.starts_with(&path) {
             let used = RawPath::from(used);
-            return Err(refuse(format!("`{show}` and the {what} `{used}` lie inside one another")));
+            return Err(refuse(format!("`{show}` and the {what} `{used}` lie inside one another"), FULL));
         }
     }
     match OsFs.stat(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(path),
-        Err(error) => Err(refuse(format!("cannot look at `{show}`")).because(&error)),
-        Ok(meta) if meta.kind != Kind::Dir => Err(refuse(format!("`{show}` is no directory"))),
+        Err(error) => Err(refuse(format!("cannot look at `{show}`"), &error.to_string())),
+        Ok(meta) if meta.kind != Kind::Dir => Err(refuse(format!("`{show}` is no directory"), FULL)),
         Ok(_) => match OsFs.list(&path) {
             Ok(names) if names.is_empty() => Ok(path),
-            Ok(_) => Err(refuse(format!("`{show}` is not empty"))),
-            Err(error) => Err(refuse(format!("cannot look into `{show}`")).because(&error)),
+            Ok(_) => Err(refuse(format!("`{show}` is not empty"), FULL)),
+            Err(error) => Err(refuse(format!("cannot look into `{show}`"), &error.to_string())),
         },
     }
 }

@@ -21,12 +21,19 @@ use super::shell::{Call, Ran, Shell};
 pub struct Doom {
     at: u64,
     calls: AtomicU64,
+    /// How many calls there were before those that `at` counts; `u64::MAX` while that is still to come.
+    from: AtomicU64,
 }
 
 impl Doom {
-    /// Death at the `at`-th call; 0 never comes, and only counts.
+    /// Death at the `at`-th call after [`Doom::arm`]; 0 never comes, and only counts.
     pub fn at(at: u64) -> Self {
-        Self { at, calls: AtomicU64::new(0) }
+        Self { at, calls: AtomicU64::new(0), from: AtomicU64::new(u64::MAX) }
+    }
+
+    /// From here on the calls count towards it.
+    pub fn arm(&self) {
+        self.from.store(self.calls(), Ordering::SeqCst);
     }
 
     /// How many calls there were.
@@ -36,7 +43,9 @@ impl Doom {
 
     /// A call begins.
     pub fn call(&self) {
-        if self.calls.fetch_add(1, Ordering::SeqCst) + 1 == self.at {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        let from = self.from.load(Ordering::SeqCst);
+        if self.at > 0 && from.checked_add(self.at) == Some(number) {
             let _ = kill_process(getpid(), Signal::KILL);
             // The signal is on its way to every thread; none may get as far as the call.
             loop {

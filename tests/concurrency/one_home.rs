@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use kytx::testbed::Knob;
 
+use crate::counted::count;
 use crate::support::census::{exhaustive, seed};
 use crate::support::commands::{
     begin, begin_words, finish, on_home, spawn, state_dir, status, text, version,
@@ -214,6 +215,7 @@ fn i8_killed_around_its_claim_a_home_has_one_upgrade_or_none() {
         }
     }
     println!("killed around a claim: {kills}; another refused {refused}, free {free}");
+    count(&[("kills around a claim", kills)]);
     assert!(refused > 0 && free > 0, "both sides of each window are met");
     assert_same_tree(&home, &Snapshot::take(&machine.real_home, &PRODUCT));
     assert!(machine.is_ready());

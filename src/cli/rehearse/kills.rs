@@ -7,6 +7,8 @@ use crate::cli::doomed::Mark;
 pub struct Kill {
     /// The step within whose calls it falls.
     pub step: String,
+    /// The step before it; its end is where the calls are counted from, as the steps before differ from run to run.
+    pub after: Option<String>,
     /// The call.
     pub at: u64,
 }
@@ -39,8 +41,10 @@ fn within(marks: &[Mark], count: usize, random: &mut Random) -> Vec<Kill> {
 /// A kill within one step, from the call after the step before it was through.
 pub fn choose(marks: &[Mark], index: usize, random: &mut Random) -> Option<Kill> {
     let mark = marks.get(index)?;
-    let before = index.checked_sub(1).map_or(0, |before| marks[before].calls);
-    Some(Kill { step: mark.step.clone(), at: before + random.up_to(mark.calls.saturating_sub(before)) })
+    let before = index.checked_sub(1).map(|before| &marks[before]);
+    let calls = mark.calls.saturating_sub(before.map_or(0, |before| before.calls));
+    let after = before.map(|before| before.step.clone());
+    Some(Kill { step: mark.step.clone(), after, at: random.up_to(calls) })
 }
 
 /// A small generator of numbers, the same on every machine (`SplitMix64`).

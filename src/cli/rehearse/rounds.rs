@@ -151,8 +151,8 @@ impl Rehearsal<'_> {
         looks: &Looks,
         report: &mut Report,
     ) -> Result<(), Halt> {
-        let mut story = format!("begin killed at call {} (meant for `{}`)", kill.at, kill.step);
-        let met = self.kill(&self.begin, kill.at, &story)?;
+        let mut story = format!("begin killed at call {} of `{}`", kill.at, kill.step);
+        let met = self.kill(&self.begin, kill, &story)?;
         if let Some(step) = &met {
             report.step(step).killed_forward += 1;
         }
@@ -166,11 +166,8 @@ impl Rehearsal<'_> {
         let mut met = if goes_on { None } else { met };
         let mut finish = self.abort();
         if let Some(back) = kill_back {
-            story = format!(
-                "{story}, then resume, then abort killed at call {} (meant for `{}`)",
-                back.at, back.step
-            );
-            met = self.kill(&self.abort(), back.at, &story)?;
+            story = format!("{story}, then resume, then abort killed at call {} of `{}`", back.at, back.step);
+            met = self.kill(&self.abort(), back, &story)?;
             if let Some(step) = &met {
                 report.step(step).killed_back += 1;
             }
@@ -214,8 +211,8 @@ impl Rehearsal<'_> {
     }
 
     /// Kills a command at a call. Returns the step that it was at; none if it had come to its end before.
-    fn kill(&self, words: &[OsString], at: u64, story: &str) -> Result<Option<String>, Halt> {
-        match self.type_command(words, at)? {
+    fn kill(&self, words: &[OsString], kill: &Kill, story: &str) -> Result<Option<String>, Halt> {
+        match self.type_command(words, Some(kill))? {
             Ended::Killed => Ok(self.step_in_hand(&self.txn()?)),
             Ended::Code(0) => Ok(None),
             Ended::Code(code) => {
@@ -225,23 +222,26 @@ impl Rehearsal<'_> {
     }
 
     fn must_end(&self, words: &[OsString], code: i32, story: &str) -> Result<(), Halt> {
-        match self.type_command(words, 0)? {
+        match self.type_command(words, None)? {
             Ended::Code(ended) if ended == code => Ok(()),
             // Nothing was open any more: the kill came after the last record of an abort.
             Ended::Code(8) if matches!(self.txn()?.phase(), Phase::Ended(_)) => Ok(()),
-            // It had been through the last step when the kill came.
             Ended::Code(ended) => Err(Halt::Wrong(format!("{story}: exits {ended}; {}", self.see_log()))),
             Ended::Killed => Err(Halt::Wrong(format!("{story}: it was killed by somebody else"))),
         }
     }
 
-    fn type_command(&self, words: &[OsString], at: u64) -> Result<Ended, Halt> {
+    fn type_command(&self, words: &[OsString], kill: Option<&Kill>) -> Result<Ended, Halt> {
         use std::os::unix::process::ExitStatusExt;
         if self.stop.count() > 0 {
             return Err(Halt::Stopped);
         }
         let file = self.doom_file();
-        let asked = serde_json::to_vec(&Asked { at }).expect("BUG: a number has a JSON form");
+        let asked = match kill {
+            Some(kill) => Asked { after: kill.after.clone(), at: kill.at },
+            None => Asked { after: None, at: 0 },
+        };
+        let asked = serde_json::to_vec(&asked).expect("BUG: plain data has a JSON form");
         atomic_write(&OsFs, &file, &asked, 0o600).context("cannot tell kytx when to die")?;
         let mut words = words.to_vec();
         words.extend(["--doom".into(), file.into()]);
