@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use kytx::testbed::{Nasty, Options};
 use serde_json::Value;
-use support::census::seed;
+use support::census::{exhaustive, seed};
 use support::commands::{begin, on_home, on_upgrade, spawn, text};
 use support::snapshot::{Snapshot, assert_same_tree};
 use support::{Machine, Ran, options, wait_until};
@@ -76,13 +76,16 @@ fn a_rehearsal_kills_every_step_and_touches_nothing_but_its_directory() {
     nasty.nasty = Nasty { special: false, ..Nasty::ALL };
     nasty.home_link = true;
     nasty.neighbour = true;
-    for options in [options(), nasty, options().ke4()] {
+    for (number, options) in [options(), nasty, options().ke4()].into_iter().enumerate() {
         let site = Site::new(&options);
         let machine = &site.machine;
         let service = machine.pid();
         let before = Snapshot::take(&machine.root, &[]);
         let seed = seed().to_string();
-        let report = site.report(&["--seed", &seed]);
+        // Three kills a step on the first machine; one on the others, but if everything is asked for.
+        let few = ["--seed", &seed, "--kills", "1"];
+        let few = if number == 0 || exhaustive() { &few[..2] } else { &few[..] };
+        let report = site.report(few);
         assert_same_tree(&before, &Snapshot::take(&machine.root, &[]));
         assert_eq!(machine.pid(), service);
         assert_eq!(machine.processes().unwrap(), [service], "the service was not contacted");
@@ -102,8 +105,10 @@ fn a_rehearsal_kills_every_step_and_touches_nothing_but_its_directory() {
             assert!(step["killed_forward"].as_u64().unwrap() > 0, "{step}");
             assert!(step["resumed_to_new"].as_u64().unwrap() > 0, "{step}");
         }
-        // Two ends for each two kills on the way forward, one for each on the way back.
-        assert!(sum(&report, "killed_back") > 0 && sum(&report, "aborted_to_old") >= steps.len() as u64);
+        // The second half of the kills on the way forward, and each on the way back, ends in the old release.
+        let of_three = number == 0 || exhaustive();
+        assert!(!of_three || sum(&report, "killed_back") > 0);
+        assert!(!of_three || sum(&report, "aborted_to_old") >= steps.len() as u64, "{report:#}");
         assert_eq!(report["violations"], Value::Array(Vec::new()));
         println!("{} steps, {} comparisons: {report:#}", steps.len(), report["comparisons"]);
     }

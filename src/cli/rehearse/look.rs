@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::backup::compare::{Ignoring, compare};
 use crate::backup::manifest::Manifest;
 use crate::backup::walk::Contents;
-use crate::effect::fs::Timestamp;
+use crate::effect::fs::{Kind, Timestamp};
 use crate::effect::os::OsFs;
 use crate::effect::tree::no_tick;
 use crate::testbed::{StandIn, StoreContent};
@@ -55,6 +55,15 @@ impl Look {
     /// How many entries were compared: home, metadata, cube data.
     pub fn entries(&self) -> u64 {
         (self.tree.entries.len() + self.metadata.len() + self.cube.entries.len()) as u64
+    }
+
+    /// The same without the times of links: one that kytx makes in the new tree is as old as that.
+    #[must_use]
+    pub fn without_link_times(mut self) -> Self {
+        for entry in self.tree.entries.iter_mut().filter(|entry| entry.kind == Kind::Symlink) {
+            entry.mtime = Timestamp::default();
+        }
+        self
     }
 
     /// What differs, in words.

@@ -121,13 +121,12 @@ impl Rehearsal<'_> {
     }
 
     fn undisturbed(&self, report: &mut Report) -> Result<(Looks, Vec<Mark>, Vec<Mark>), Halt> {
-        let take = || Look::take(self.home, self.stand_in).context("cannot look at the copy");
-        let old = take()?;
+        let old = self.look()?;
         let begun = Instant::now();
         self.must_end(&self.begin, 0, "an undisturbed begin")?;
         let took_begin = begun.elapsed().as_secs_f64();
         let forward = take_marks(&self.doom_file()).context("cannot read what begin counted")?;
-        let new = take()?;
+        let new = self.look()?.without_link_times();
         let begun = Instant::now();
         self.must_end(&self.abort(), 0, "an undisturbed abort")?;
         report.undisturbed_s = (took_begin, begun.elapsed().as_secs_f64());
@@ -276,7 +275,8 @@ impl Rehearsal<'_> {
         if self.txn()?.phase() != Phase::Applied {
             return Err(Halt::Wrong(format!("{story}: the upgrade is not applied")));
         }
-        self.compare(&looks.new, "the new release", story, report)
+        let found = self.look()?.without_link_times();
+        compare(&looks.new, &found, "the new release", story, report)
     }
 
     fn check_old(&self, looks: &Looks, story: &str, report: &mut Report) -> Result<(), Halt> {
@@ -290,21 +290,11 @@ impl Rehearsal<'_> {
         if running.is_empty() {
             return Err(Halt::Wrong(format!("{story}: the service does not run")));
         }
-        self.compare(&looks.old, "the old release", story, report)
+        compare(&looks.old, &self.look()?, "the old release", story, report)
     }
 
-    fn compare(&self, expected: &Look, what: &str, story: &str, report: &mut Report) -> Result<(), Halt> {
-        let found = Look::take(self.home, self.stand_in).context("cannot look at the copy")?;
-        report.comparisons += 1;
-        let differences = expected.differences(&found);
-        if differences.is_empty() {
-            return Ok(());
-        }
-        let shown = differences.iter().take(20).cloned().collect::<Vec<_>>().join("\n  ");
-        Err(Halt::Wrong(format!(
-            "{story}: it is not {what}:\n  {shown}\n  ({} differences in all)",
-            differences.len()
-        )))
+    fn look(&self) -> Result<Look, Halt> {
+        Ok(Look::take(self.home, self.stand_in).context("cannot look at the copy")?)
     }
 
     /// What an abort leaves to the operator, and what would fill the disk.
@@ -337,4 +327,15 @@ impl Rehearsal<'_> {
     fn see_log(&self) -> String {
         format!("see `{}`", self.stand_in.log().display())
     }
+}
+
+fn compare(expected: &Look, found: &Look, what: &str, story: &str, report: &mut Report) -> Result<(), Halt> {
+    report.comparisons += 1;
+    let differences = expected.differences(found);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let shown = differences.iter().take(20).cloned().collect::<Vec<_>>().join("\n  ");
+    let count = differences.len();
+    Err(Halt::Wrong(format!("{story}: it is not {what}:\n  {shown}\n  ({count} differences in all)")))
 }
