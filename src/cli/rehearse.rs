@@ -86,9 +86,9 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
         bytes(space.free_bytes)
     );
     if options.json {
-        tell(&line)
+        tell(&line);
     } else {
-        result(&line)
+        result(&line);
     }
     if space.free_bytes < space.needed_bytes {
         return Err(CommandError::refused("there is too little room for a rehearsal")
@@ -135,7 +135,7 @@ fn check_dir(place: &Place, named: &Path) -> Result<PathBuf, CommandError> {
         Err(error) => Err(refuse(format!("cannot look at `{show}`"), &error.to_string())),
         Ok(meta) if meta.kind != Kind::Dir => Err(refuse(format!("`{show}` is no directory"), FULL)),
         Ok(_) => match OsFs.list(&path) {
-            Ok(names) if names.is_empty() => Ok(path),
+            Ok(entries) if entries.is_empty() => Ok(path),
             Ok(_) => Err(refuse(format!("`{show}` is not empty"), FULL)),
             Err(error) => Err(refuse(format!("cannot look into `{show}`"), &error.to_string())),
         },

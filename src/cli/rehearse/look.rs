@@ -89,7 +89,8 @@ fn is_products_own(path: &str) -> bool {
     // The directories themselves are made if they are not there; what the operator has in them is his.
     let made = ["ext", "hadoop_conf", "hadoop_conf/core-site.xml"].contains(&path);
     made || path.starts_with("bin/cached-")
-        || path.starts_with("tomcat/webapps/kylin") && !path.ends_with(".war")
+        || path == "tomcat/webapps/kylin"
+        || path.starts_with("tomcat/webapps/kylin/")
         || PRODUCTS_OWN.iter().any(|own| below(own))
 }
 

@@ -11,6 +11,7 @@ use crate::raw_path::RawPath;
 
 /// Room, in bytes.
 #[derive(Clone, Copy, Debug, Serialize)]
+#[allow(clippy::struct_field_names, reason = "the unit is last in every name")]
 pub struct Space {
     /// The home, and what its links lead to.
     pub home_bytes: u64,

@@ -25,7 +25,7 @@ use crate::effect::signal::StopRequests;
 use crate::effect::tree::{atomic_write, no_tick, parent_of, remove_tree};
 use crate::journal::read;
 use crate::testbed::{StandIn, processes_below};
-use crate::txn::{Action, Direction, Outcome, Phase, Txn};
+use crate::txn::{Action, Outcome, Phase, Txn};
 
 /// How often a step that no kill has met is tried again: threads make the number of a call differ by a few.
 const TRIES: u32 = 3;
@@ -212,7 +212,7 @@ impl Rehearsal<'_> {
     /// Kills a command at a call. Returns the step that it was at; none if it had come to its end before.
     fn kill(&self, words: &[OsString], kill: &Kill, story: &str) -> Result<Option<String>, Halt> {
         match self.type_command(words, Some(kill))? {
-            Ended::Killed => Ok(self.step_in_hand(&self.txn()?)),
+            Ended::Killed => Ok(step_in_hand(&self.txn()?)),
             Ended::Code(0) => Ok(None),
             Ended::Code(code) => {
                 Err(Halt::Wrong(format!("{story}: it was not killed, and exits {code}; {}", self.see_log())))
@@ -258,17 +258,6 @@ impl Rehearsal<'_> {
         let view = read(&OsFs, self.place.state.root()).context("cannot read the copy's journal")?;
         replay(view.frames.iter().map(|frame| &frame.record), self.place)
             .map_err(|error| Halt::Wrong(error.to_string()))
-    }
-
-    fn step_in_hand(&self, txn: &Txn) -> Option<String> {
-        match txn.next() {
-            Action::Intend { step, direction } | Action::Drive { step, direction }
-                if direction == Direction::Forward || txn.phase() == Phase::Aborting =>
-            {
-                txn.step(step).map(|step| step.name.clone())
-            }
-            _ => None,
-        }
     }
 
     fn check_new(&self, looks: &Looks, story: &str, report: &mut Report) -> Result<(), Halt> {
@@ -326,6 +315,16 @@ impl Rehearsal<'_> {
 
     fn see_log(&self) -> String {
         format!("see `{}`", self.stand_in.log().display())
+    }
+}
+
+/// The step that a killed run was at.
+fn step_in_hand(txn: &Txn) -> Option<String> {
+    match txn.next() {
+        Action::Intend { step, .. } | Action::Drive { step, .. } => {
+            txn.step(step).map(|step| step.name.clone())
+        }
+        _ => None,
     }
 }
 
