@@ -115,13 +115,13 @@ fn i8_a_stale_name_beside_the_lock_keeps_nobody_out() {
         since_unix_s: 1,
     };
     let mine = start_ticks(me).unwrap();
-    let stale = [
+    let outdated = [
         // No process has this number: the kernel's limit is 2^22.
         name(4_194_305, 1, host_name()),
         name(me, mine - 1, host_name()),
         name(me, mine, "another-host".to_owned()),
     ];
-    for holder in &stale {
+    for holder in &outdated {
         fs::write(state.join("holder.json"), serde_json::to_vec(holder).unwrap()).unwrap();
         assert!(status(&machine)["holder"].is_null(), "{holder:?}");
         on_home(&machine, "resume", &["--stop-before", "stop-service"]).expect_code(4);
@@ -133,7 +133,7 @@ fn i8_a_stale_name_beside_the_lock_keeps_nobody_out() {
     }
     // Held, and nobody is named: the loser says so within bounds, and does nothing.
     let held = RunLock::take(&OsFs, &state.join("lock"), &state.join("holder.json"), "a test").unwrap();
-    fs::write(state.join("holder.json"), serde_json::to_vec(&stale[1]).unwrap()).unwrap();
+    fs::write(state.join("holder.json"), serde_json::to_vec(&outdated[1]).unwrap()).unwrap();
     on_home(&machine, "resume", &[]).explains(7, &["it has not said yet who it is"]);
     drop(held);
     let resumed = spawn(&machine, &["resume", machine.home.to_str().unwrap()]);
