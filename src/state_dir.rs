@@ -1,19 +1,36 @@
 //! Where kytx keeps its state: beside the installation, on the same file system, never inside it.
+//!
+//! The default place belongs to the home whatever `--state-dir` says: its lock is held by every run that writes, and
+//! while an upgrade keeps its state elsewhere, the claim in it says where.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Digest;
-use crate::effect::fs::{Fs, read_file};
+use crate::effect::fs::{Fs, exists, read_file};
 use crate::effect::tree::{Context, atomic_write, make_dirs, parent_of};
 use crate::raw_path::RawPath;
-use crate::txn::{SideFile, StepId};
+use crate::txn::{SideFile, StepId, TxnId};
 
 /// How the names of the contents of edited files begin.
 pub const CONTENT_PREFIX: &str = "content-";
 
 /// The longest side file that is read back.
 const SIDE_FILE_LIMIT_BYTES: u64 = 256 << 20;
+
+/// The longest claim that is read back.
+const CLAIM_LIMIT_BYTES: u64 = 64 << 10;
+
+/// Which upgrade has a home, and where its state is, if that is not the home's default place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The state directory, its real path.
+    pub state_dir: RawPath,
+    /// The transaction. A journal of another one there says that this claim is out of date.
+    pub transaction: TxnId,
+}
 
 /// The state directory of one home.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +74,11 @@ impl StateDir {
         self.root.join("holder.json")
     }
 
+    /// In a home's default place: where the state of its open upgrade is, if it is elsewhere.
+    pub fn claim(&self) -> PathBuf {
+        self.root.join("claim.json")
+    }
+
     /// The orphan lock.
     pub fn child(&self) -> PathBuf {
         self.root.join("child")
@@ -90,6 +112,39 @@ impl StateDir {
     /// Journals of transactions that have ended.
     pub fn history(&self) -> PathBuf {
         self.root.join("history")
+    }
+
+    /// Reads the claim in a home's default place.
+    ///
+    /// # Errors
+    /// Also for what is no claim: it is written at one stroke, so it was damaged or written by somebody else.
+    pub fn read_claim(&self, fs: &dyn Fs) -> io::Result<Option<Claim>> {
+        let path = self.claim();
+        match read_file(fs, &path, CLAIM_LIMIT_BYTES) {
+            Ok(text) => {
+                serde_json::from_slice(&text).map(Some).map_err(io::Error::from).context("understand", &path)
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(None)
+            }
+            Err(error) => Err(error).context("read", &path),
+        }
+    }
+
+    /// Puts a claim in place, durably, or replaces one.
+    pub fn write_claim(&self, fs: &dyn Fs, claim: &Claim) -> io::Result<()> {
+        let text = serde_json::to_vec_pretty(claim).expect("BUG: a claim has a JSON form");
+        atomic_write(fs, &self.claim(), &text, 0o600)
+    }
+
+    /// Removes the claim, if there is one, durably.
+    pub fn remove_claim(&self, fs: &dyn Fs) -> io::Result<()> {
+        let path = self.claim();
+        if exists(fs, &path).context("look at", &path)? {
+            fs.unlink(&path).context("remove", &path)?;
+            fs.sync_dir(&self.root).context("sync", &self.root)?;
+        }
+        Ok(())
     }
 
     /// Puts a side file of the plan in place, durably, before the record that names it.
@@ -164,6 +219,24 @@ mod tests {
         for path in [state.lock(), state.holder(), state.child(), state.spare(), state.history()] {
             assert_eq!(path.parent(), Some(state.root()));
         }
+    }
+
+    #[test]
+    fn a_claim_is_replaced_removed_and_never_guessed() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = StateDir::default_for(&dir.path().join("kyligence"));
+        assert_eq!(place.read_claim(&OsFs).unwrap(), None, "not even the directory is there");
+        place.remove_claim(&OsFs).unwrap();
+        place.prepare(&OsFs).unwrap();
+        let claim = |dir: &str| Claim { state_dir: dir.into(), transaction: TxnId("0123".to_owned()) };
+        place.write_claim(&OsFs, &claim("/a")).unwrap();
+        place.write_claim(&OsFs, &claim("/b")).unwrap();
+        assert_eq!(place.read_claim(&OsFs).unwrap(), Some(claim("/b")));
+        atomic_write(&OsFs, &place.claim(), b"{", 0o600).unwrap();
+        let error = place.read_claim(&OsFs).unwrap_err();
+        assert!(error.to_string().contains("claim.json"), "{error}");
+        place.remove_claim(&OsFs).unwrap();
+        assert_eq!(place.read_claim(&OsFs).unwrap(), None);
     }
 
     #[test]

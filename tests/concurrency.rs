@@ -1,8 +1,20 @@
 //! Several kytx on one home, and kytx asked to stop. Whoever must be caught at work is held at one of the stand-in's
 //! gates: a script that waits for a file.
 
-#![allow(clippy::disallowed_methods, reason = "it looks into test machines")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "it looks into test machines, and says what was explored"
+)]
 
+#[path = "concurrency/counted.rs"]
+mod counted;
+#[path = "concurrency/lookers.rs"]
+mod lookers;
+#[path = "concurrency/one_home.rs"]
+mod one_home;
+#[path = "concurrency/starters.rs"]
+mod starters;
 mod support;
 
 use std::fs;
@@ -11,8 +23,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
 
+use counted::count;
 use kytx::testbed::Knob;
 use rustix::process::{Pid, Signal, kill_process};
+use support::census::exhaustive;
 use support::killer::{Counted, Outcome, Victims, run_killed_at};
 use support::snapshot::{Snapshot, assert_same_tree};
 use support::{Machine, Ran, is_alive, options, wait_until};
@@ -88,16 +102,18 @@ impl Gate {
     }
 }
 
-/// I8: of 16 that begin at once, fifty times, one begins; all others exit 7 and name it.
+/// How many start at once.
+const BEGINS: usize = 16;
+
+/// I8: of 16 that begin at once, one begins; all others exit 7 and name it. A thousand rounds if everything is asked for.
 #[test]
 fn i8_of_sixteen_begins_at_once_one_wins_and_the_others_name_it() {
-    const ROUNDS: usize = 50;
-    const BEGINS: usize = 16;
+    let rounds = if exhaustive() { 1_000 } else { 20 };
     let machine = Machine::new(&options());
     machine.start();
     let home = Snapshot::take(&machine.real_home, &PRODUCT);
     let gate = Gate::close(&machine, Knob::StopGate, "gate");
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let barrier = Barrier::new(BEGINS);
         let mut children: Vec<Child> = thread::scope(|scope| {
             let start = || {
@@ -140,6 +156,7 @@ fn i8_of_sixteen_begins_at_once_one_wins_and_the_others_name_it() {
         gate.close_again();
     }
     assert_same_tree(&home, &Snapshot::take(&machine.real_home, &PRODUCT));
+    count(&[("rounds", rounds)]);
 }
 
 /// The process that `status` says is at work.

@@ -1,6 +1,7 @@
 //! `kytx abort`: undoes an upgrade that is not committed.
 
 use super::args::{OnFailure, WhichArgs};
+use super::claim;
 use super::driving::{self, Driving};
 use super::error::CommandError;
 use super::exit::Exit;
@@ -15,7 +16,7 @@ use crate::txn::{AbortReason, Mutation, Outcome, Phase, Record, StepState, Txn};
 
 /// Runs the command.
 pub fn run(which: &WhichArgs, yes: bool, dry_run: bool) -> Result<Exit, CommandError> {
-    let place = Place::of(which)?;
+    let place = claim::follow(which)?;
     if dry_run {
         return dry(&place);
     }

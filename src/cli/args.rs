@@ -125,6 +125,29 @@ pub enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Upgrade a copy of the home with the product's scripts replaced, killed at many moments, and report
+    Rehearse {
+        #[command(flatten)]
+        upgrade: UpgradeArgs,
+        /// Where to put the copy: a directory that is empty, or not there yet
+        #[arg(long = "in", value_name = "DIR")]
+        dir: PathBuf,
+        /// Rehearse what this saved plan says, and refuse if the world has moved since
+        #[arg(long, value_name = "FILE")]
+        plan: Option<PathBuf>,
+        /// How many kills; three for each step if left out
+        #[arg(long, value_name = "N")]
+        kills: Option<u32>,
+        /// What the moments are chosen by
+        #[arg(long, default_value_t = 1, value_name = "S")]
+        seed: u64,
+        /// Leave the copy there afterwards
+        #[arg(long)]
+        keep: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// The service of the miniature installation
     #[command(hide = true)]
     StandinService {
@@ -174,6 +197,9 @@ pub struct WhichArgs {
     /// Where kytx keeps its state; beside the home if left out
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Die where this file of a rehearsal says
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) doom: Option<PathBuf>,
 }
 
 /// How deep to verify.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::args::{OnFailure, UpgradeArgs};
 use super::check::finding_lines;
+use super::claim;
 use super::draft::{CARRY_LIST, Draft, draft};
 use super::driving::{self, Driving};
 use super::error::CommandError;
@@ -11,11 +12,10 @@ use super::exit::Exit;
 use super::place::Place;
 use super::plan;
 use super::progress::Meter;
-use super::session::{self, Session};
+use super::session::{self, Locks, Session};
 use super::standing;
 use super::terminal::{ONLY_YES, ask, tell};
 use crate::effect::fs::exists;
-use crate::effect::lock::RunLock;
 use crate::effect::os::OsFs;
 use crate::effect::signal::StopRequests;
 use crate::engine::record;
@@ -55,9 +55,10 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
             .because(&error)
             .hint("run kytx as the user that owns the home, or give --state-dir")
     })?;
-    let lock = session::lock(&place, "begin")?;
+    let locks = session::lock(&place, path, "begin")?;
     let stop = session::listen();
     session::wait_for_orphans(&place, &stop)?;
+    claim::check_free(&place, path)?;
     make_way(&place)?;
 
     let meter = Meter::new();
@@ -75,7 +76,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
             .hint("kytx plan ..., which lists the steps with what they do"));
     }
     confirm(&draft, options.silent)?;
-    let mut session = seal(&place, &draft, lock, stop)?;
+    let mut session = seal(&place, &draft, locks, stop)?;
     let how = Driving {
         command: "begin",
         stop_before: options.stop_before.as_deref(),
@@ -117,15 +118,8 @@ fn make_way(place: &Place) -> Result<(), CommandError> {
         }
     }
     session::forget_contents(place);
-    let spare = state.spare();
-    if exists(&OsFs, &spare).unwrap_or(true) {
-        return Err(CommandError::new(
-            Exit::Foreign,
-            "there is a spare tree, but no journal that explains it",
-        )
-        .why(format!("`{}` may be the only copy of a home", RawPath::from(spare.as_path())))
-        .state("Nothing was changed.")
-        .hint("find out whose it is, and move it away"));
+    if exists(&OsFs, &state.spare()).unwrap_or(true) {
+        return Err(claim::unexplained_spare(state));
     }
     Ok(())
 }
@@ -150,8 +144,9 @@ fn confirm(draft: &Draft, silent: bool) -> Result<(), CommandError> {
         .hint("add `--silent` to be asked nothing"))
 }
 
-/// Writes the plan. I1: nothing outside the state directory is touched before `Sealed` is durable.
-fn seal(place: &Place, draft: &Draft, lock: RunLock, stop: StopRequests) -> Result<Session, CommandError> {
+/// Writes the plan. I1: nothing outside the state directory is touched before `Sealed` is durable, but the claim, which
+/// is an address and no state.
+fn seal(place: &Place, draft: &Draft, locks: Locks, stop: StopRequests) -> Result<Session, CommandError> {
     let state = &place.state;
     let fault = |error: std::io::Error| {
         CommandError::refused("cannot write the plan")
@@ -162,6 +157,7 @@ fn seal(place: &Place, draft: &Draft, lock: RunLock, stop: StopRequests) -> Resu
         state.write_side(&OsFs, &content_name(digest), content).map_err(fault)?;
     }
     state.write_side(&OsFs, CARRY_LIST, &draft.carry_text).map_err(fault)?;
+    claim::stake(place, draft.header.home.as_path(), &draft.header.txn).map_err(fault)?;
 
     let first = Record::Begin(draft.header.clone());
     let mut store = Store::create(&OsFs, state.root(), &first).map_err(|error| {
@@ -175,5 +171,5 @@ fn seal(place: &Place, draft: &Draft, lock: RunLock, stop: StopRequests) -> Resu
     for next in planned.chain([sealed]) {
         record(&mut txn, &mut store, &next).map_err(|error| driving::failure(&error, &txn, place))?;
     }
-    Ok(Session::new(lock, store, txn, stop))
+    Ok(Session::new(locks, store, txn, stop))
 }

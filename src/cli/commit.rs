@@ -1,10 +1,10 @@
 //! `kytx commit`: makes an upgrade final, and deletes what the way back needed.
 
 use super::args::{OnFailure, WhichArgs};
+use super::claim;
 use super::driving::{self, Driving, step_named};
 use super::error::CommandError;
 use super::exit::Exit;
-use super::place::Place;
 use super::session::Session;
 use super::standing;
 use super::terminal::{ONLY_YES, ask, bytes, result, tell};
@@ -17,7 +17,7 @@ use crate::txn::{Mutation, Outcome, Phase, Record, Stage, StepId, Txn};
 
 /// Runs the command.
 pub fn run(which: &WhichArgs, yes: bool, keep: &[String]) -> Result<Exit, CommandError> {
-    let place = Place::of(which)?;
+    let place = claim::follow(which)?;
     let mut session = Session::open(&place, "commit")?;
     let mut freed = None;
     match session.txn.phase() {

@@ -70,6 +70,12 @@ pub struct Draft {
     /// The checks that are overridden.
     #[serde(skip)]
     pub overridden: Vec<CheckId>,
+    /// The package's top directory.
+    #[serde(skip)]
+    pub package_top: RawPath,
+    /// What the package holds, unpacked.
+    #[serde(skip)]
+    pub package_bytes: u64,
 }
 
 /// A package that was read.
@@ -142,6 +148,8 @@ pub fn draft(
         carry_text,
         contents: surveyed.contents,
         overridden,
+        package_top: name_of(&new),
+        package_bytes: new.scanned.manifest.content_bytes(),
     })
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
+use anyhow::Context as _;
+
 use super::args::OnFailure;
+use super::doomed::{Doomed, DoomedJournal};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
@@ -31,7 +34,8 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
     let meter = Meter::new();
     let stop = session.stop.clone();
     let (rest, downtime) = with_machine(place, how.command, &stop, &meter, |machine| {
-        let mut rest = drive_once(session, machine, &meter, stop_before);
+        let doomed = place.doomed.as_deref();
+        let mut rest = drive_once(session, machine, &meter, stop_before, doomed);
         if let (Err(DriveError::Failed { step, .. }), OnFailure::Abort, Phase::Applying) =
             (&rest, how.on_failure, session.txn.phase())
         {
@@ -40,14 +44,17 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
             tell("kytx: undoing everything, as `--on-failure abort` says");
             let abort = Record::Abort { reason: AbortReason::Failure { step: failed } };
             rest = record(&mut session.txn, &mut session.store, &abort)
-                .and_then(|()| drive_once(session, machine, &meter, None));
+                .and_then(|()| drive_once(session, machine, &meter, None, doomed));
         }
         (rest, machine.downtime())
     })?;
+    if let Some(doomed) = &place.doomed {
+        doomed.leave_marks().context("cannot leave the marks of a rehearsal")?;
+    }
     match rest {
         Ok(rest) => {
             if matches!(rest, Rest::Ended(_)) {
-                session::forget_contents(place);
+                session::finish(place, &session.txn);
             }
             Ok(rested(rest, &session.txn, place, downtime))
         }
@@ -60,6 +67,7 @@ fn drive_once(
     machine: &mut Machine<'_>,
     meter: &Meter,
     stop_before: Option<StepId>,
+    doomed: Option<&Doomed>,
 ) -> Result<Rest, DriveError> {
     let stop = session.stop.clone();
     let mut begun = Instant::now();
@@ -77,10 +85,20 @@ fn drive_once(
                 How::Found => "found so".to_owned(),
             };
             meter.finish(&format!("{line}: {ending}"));
+            if let (Some(doomed), Some(step)) = (doomed, txn.step(*step)) {
+                doomed.mark(&step.name);
+            }
         }
     };
     let mut control = Control { stop_before, stop_requested: &|| stop.count() > 0, watch: &mut watch };
-    drive(&mut session.txn, &mut session.store, machine, &mut control)
+    let Session { txn, store, .. } = session;
+    match doomed {
+        Some(doomed) => {
+            let mut journal = DoomedJournal { journal: store, doom: &doomed.doom };
+            drive(txn, &mut journal, machine, &mut control)
+        }
+        None => drive(txn, store, machine, &mut control),
+    }
 }
 
 fn step_line(txn: &Txn, id: StepId, direction: Direction) -> String {

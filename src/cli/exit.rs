@@ -18,7 +18,7 @@ pub enum Exit {
     Open = 4,
     /// The machine is not as the journal says: a person must look.
     Foreign = 5,
-    /// Verification found damage.
+    /// Verification found damage, or a rehearsal an end that was not right.
     Damaged = 6,
     /// Another kytx, or an orphan of one, is at work.
     Locked = 7,

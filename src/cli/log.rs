@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::args::WhichArgs;
+use super::claim;
 use super::error::CommandError;
 use super::exit::Exit;
-use super::place::Place;
 use super::session::journal_error;
 use super::terminal::result;
 use crate::effect::os::OsFs;
@@ -14,7 +14,7 @@ use crate::txn::{Direction, Record, Step, StepId};
 
 /// Runs the command.
 pub fn run(which: &WhichArgs, json: bool) -> Result<Exit, CommandError> {
-    let place = Place::of(which)?;
+    let place = claim::follow(which)?;
     let view = read(&OsFs, place.state.root()).map_err(|error| journal_error(&error, &place))?;
     let mut steps: Vec<Step> = Vec::new();
     for frame in &view.frames {

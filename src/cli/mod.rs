@@ -4,8 +4,10 @@ mod abort;
 mod args;
 mod begin;
 mod check;
+mod claim;
 mod commit;
 mod demo;
+mod doomed;
 mod draft;
 mod driving;
 mod error;
@@ -15,6 +17,7 @@ mod log;
 mod place;
 mod plan;
 mod progress;
+mod rehearse;
 mod resume;
 mod session;
 mod standing;
@@ -66,6 +69,9 @@ fn run(command: Command) -> Result<Exit, CommandError> {
         Command::Status { which, json } => status::run(&which, json),
         Command::Log { which, json } => log::run(&which, json),
         Command::Demo { dir, keep } => demo::run(dir, keep),
+        Command::Rehearse { upgrade, dir, plan, kills, seed, keep, json } => {
+            rehearse::run(&upgrade, &rehearse::Options { dir, plan, kills, seed, keep, json })
+        }
         Command::StandinService { args } => crate::testbed::service::run(args)
             .map(|()| Exit::Done)
             .map_err(|error| CommandError::new(Exit::Fault, "the stand-in's service failed").because(&error)),

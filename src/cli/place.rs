@@ -2,8 +2,10 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::args::WhichArgs;
+use super::doomed::Doomed;
 use super::error::CommandError;
 use crate::effect::fs::{Fs, Kind, stat_opt};
 use crate::effect::os::{OsFs, real_path};
@@ -26,6 +28,8 @@ pub struct Place {
     pub state: StateDir,
     /// What to add to a command to mean this place again.
     pub words: String,
+    /// For a run of a rehearsal: when it dies.
+    pub doomed: Option<Arc<Doomed>>,
 }
 
 impl Place {
@@ -37,7 +41,7 @@ impl Place {
         });
         let home = named.as_deref().map(real_home).transpose()?;
         let state = match (&which.state_dir, &home) {
-            (Some(dir), _) => StateDir::at(absolute(dir)?),
+            (Some(dir), _) => StateDir::at(real_as_far_as_there(&absolute(dir)?)),
             (None, Some(home)) => StateDir::default_for(home),
             (None, None) => {
                 return Err(CommandError::usage("no home was given")
@@ -52,7 +56,20 @@ impl Place {
         if let Some(dir) = &which.state_dir {
             words = format!("{words} --state-dir {}", quoted(dir.as_os_str()));
         }
-        Ok(Self { home, state, words })
+        let doomed = which.doom.as_deref().map(|file| Doomed::of(file, home.as_deref())).transpose()?;
+        Ok(Self { home, state, words, doomed: doomed.map(Arc::new) })
+    }
+
+    /// The same home with its state in another directory.
+    #[must_use]
+    pub fn with_state(&self, state: StateDir) -> Self {
+        let mut words =
+            self.home.as_ref().map_or_else(String::new, |home| format!(" {}", quoted(home.as_os_str())));
+        let is_default = self.home.as_deref().is_some_and(|home| StateDir::default_for(home) == state);
+        if !is_default {
+            words = format!("{words} --state-dir {}", quoted(state.root().as_os_str()));
+        }
+        Self { home: self.home.clone(), state, words, doomed: self.doomed.clone() }
     }
 
     /// A command of kytx for this place, as it is typed.
@@ -103,7 +120,7 @@ impl Place {
 
 /// The product's metadata tool cuts paths at a blank, backs up nothing, and reports success; the way back would hand it
 /// the backup in the state directory. Found here, not in the downtime.
-fn check_for_the_metadata_tool(path: &Path) -> Result<(), CommandError> {
+pub fn check_for_the_metadata_tool(path: &Path) -> Result<(), CommandError> {
     let fit = path.to_str().is_some_and(|text| !text.contains(char::is_whitespace));
     if fit {
         return Ok(());
@@ -140,6 +157,19 @@ pub fn absolute(path: &Path) -> Result<PathBuf, CommandError> {
             .because(&error)
             .hint("give an absolute path")
     })
+}
+
+/// A path without the links in that part of it that is there already: what is made below a link is made where it leads,
+/// and has one name.
+pub fn real_as_far_as_there(path: &Path) -> PathBuf {
+    let there = path.ancestors().find_map(|part| Some((part, real_path(part).ok()?)));
+    match there {
+        Some((part, real)) => match path.strip_prefix(part) {
+            Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+            _ => real,
+        },
+        None => path.to_owned(),
+    }
 }
 
 /// The real path of a home: a link to it stays, and what is swapped is its target. The last component need not exist,
@@ -186,6 +216,19 @@ mod tests {
         assert_eq!(quoted(OsStr::new("/opt/my ke")), "'/opt/my ke'");
         assert_eq!(quoted(OsStr::new("it's")), r"'it'\''s'");
         assert_eq!(quoted(OsStr::new("")), "''");
+    }
+
+    #[test]
+    fn a_directory_below_a_link_has_the_name_of_where_it_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = real_path(dir.path()).unwrap();
+        OsFs.mkdir(&root.join("there"), 0o755).unwrap();
+        OsFs.symlink(Path::new("there"), &root.join("link")).unwrap();
+        for (named, real) in
+            [("link", "there"), ("link/a/b", "there/a/b"), ("there/a", "there/a"), ("none/a", "none/a")]
+        {
+            assert_eq!(real_as_far_as_there(&root.join(named)), root.join(real));
+        }
     }
 
     #[test]

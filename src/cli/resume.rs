@@ -1,11 +1,11 @@
 //! `kytx resume`: goes on with an interrupted upgrade, abort or commit.
 
 use super::args::{OnFailure, WhichArgs};
+use super::claim;
 use super::driving::{self, Driving};
 use super::error::CommandError;
 use super::exit::Exit;
-use super::place::Place;
-use super::session::{self, Session};
+use super::session::Session;
 use super::standing;
 use crate::txn::Phase;
 
@@ -15,18 +15,14 @@ pub fn run(
     stop_before: Option<&str>,
     on_failure: OnFailure,
 ) -> Result<Exit, CommandError> {
-    let place = Place::of(which)?;
+    let place = claim::follow(which)?;
     let mut session = Session::open(&place, "resume")?;
     match session.txn.phase() {
         Phase::Ended(_) if session.ended_now() => Ok(driving::ended(&session.txn)),
-        Phase::Ended(_) => {
-            // The run that ended it may have been killed before it did this.
-            session::forget_contents(&place);
-            Err(CommandError::new(Exit::NotOpen, "nothing is open")
-                .why("the last upgrade has ended")
-                .state(standing::sentence(&session.txn))
-                .hint(place.command("status")))
-        }
+        Phase::Ended(_) => Err(CommandError::new(Exit::NotOpen, "nothing is open")
+            .why("the last upgrade has ended")
+            .state(standing::sentence(&session.txn))
+            .hint(place.command("status"))),
         Phase::Applied => {
             driving::applied(&session.txn, &place, None);
             Ok(Exit::Done)

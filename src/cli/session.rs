@@ -1,14 +1,18 @@
 //! A run on an open transaction: the lock, the orphans, the journal, the machine.
 
 use std::io;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::claim;
 use super::error::CommandError;
 use super::exit::Exit;
-use super::place::Place;
+use super::place::{Place, quoted};
 use super::progress::Meter;
 use super::standing;
 use super::terminal::tell;
+use crate::effect::doom::{DoomedFs, DoomedShell};
 use crate::effect::lock::{LockError, RunLock};
 use crate::effect::os::OsFs;
 use crate::effect::run_log::RunLog;
@@ -18,6 +22,7 @@ use crate::hadoop::local::LocalHdfs;
 use crate::journal::{OpenError, Repair, Store};
 use crate::kyligence::secrets::mask_text;
 use crate::mutate::Machine;
+use crate::raw_path::RawPath;
 use crate::txn::{Phase, Record, Txn};
 
 /// How long to wait for programs that an earlier kytx left running. A metadata restore takes minutes.
@@ -26,7 +31,7 @@ const ORPHAN_LIMIT: Duration = Duration::from_hours(1);
 /// An open transaction, held alone.
 pub struct Session {
     /// Held until the end of the run (I8).
-    _lock: RunLock,
+    _locks: Locks,
     /// The journal.
     pub store: Store<'static>,
     /// The transaction.
@@ -37,20 +42,38 @@ pub struct Session {
     completed: bool,
 }
 
-/// Takes the lock. I8: before the journal is opened, and until the process ends.
-pub fn lock(place: &Place, command: &str) -> Result<RunLock, CommandError> {
+/// What a run that writes holds.
+pub struct Locks {
+    _state: RunLock,
+    /// `None` where the state directory is the home's default place.
+    _home: Option<RunLock>,
+}
+
+/// Takes the state directory's lock, then the home's own. I8: before the journal is opened, and until the process ends.
+pub fn lock(place: &Place, home: &Path, command: &str) -> Result<Locks, CommandError> {
+    let state = lock_state(place, command)?;
+    Ok(Locks { _state: state, _home: claim::lock_home(place, home, command)? })
+}
+
+fn lock_state(place: &Place, command: &str) -> Result<RunLock, CommandError> {
     let state = &place.state;
-    RunLock::take(&OsFs, &state.lock(), &state.holder(), &place.command(command)).map_err(|error| match error {
-        LockError::Held(ref holder) => CommandError::new(Exit::Locked, "another kytx is at work")
+    RunLock::take(&OsFs, &state.lock(), &state.holder(), &place.command(command))
+        .map_err(|error| lock_error(&error, place))
+}
+
+/// What a lock that cannot be had means to the operator.
+pub fn lock_error(error: &LockError, place: &Place) -> CommandError {
+    match error {
+        LockError::Held(holder) => CommandError::new(Exit::Locked, "another kytx is at work")
             .why(holder.as_ref().map_or_else(|| "it has not said yet who it is".to_owned(), ToString::to_string))
             .state("This command did nothing. Removing the lock file is always wrong: it is let go when that process ends.")
             .hint(place.command("status")),
-        LockError::Io { ref source, .. } => {
+        LockError::Io { source, .. } => {
             CommandError::new(Exit::Fault, error.to_string()).because(source)
                 .state("Nothing was changed.")
                 .hint("run kytx as the user that began the upgrade")
         }
-    })
+    }
 }
 
 /// Waits until no program that an earlier kytx started in the foreground is left.
@@ -139,16 +162,22 @@ impl Session {
                 .state("Nothing was changed.")
                 .hint(begin_words(place)));
         }
-        let lock = lock(place, command)?;
+        let state = lock_state(place, command)?;
         let stop = listen();
         wait_for_orphans(place, &stop)?;
         let (store, txn, completed) = open_journal(place)?;
-        Ok(Self { _lock: lock, store, txn, stop, completed })
+        let home = the_home(place, &txn)?;
+        let locks = Locks { _state: state, _home: claim::lock_home(place, home, command)? };
+        if matches!(txn.phase(), Phase::Ended(_)) {
+            // The run that ended it may have been killed before it did this.
+            finish(place, &txn);
+        }
+        Ok(Self { _locks: locks, store, txn, stop, completed })
     }
 
     /// Wraps a transaction that was just made.
-    pub fn new(lock: RunLock, store: Store<'static>, txn: Txn, stop: StopRequests) -> Self {
-        Self { _lock: lock, store, txn, stop, completed: false }
+    pub fn new(locks: Locks, store: Store<'static>, txn: Txn, stop: StopRequests) -> Self {
+        Self { _locks: locks, store, txn, stop, completed: false }
     }
 
     /// Whether the transaction ended in this very opening: a kill had cut its last record short, so whoever typed the
@@ -160,6 +189,20 @@ impl Session {
     /// Tells where the transaction stands, in one sentence.
     pub fn tell(&self) {
         tell(&standing::sentence(&self.txn));
+    }
+}
+
+/// The home of the transaction, which must be the one that was named: a state directory knows its own.
+fn the_home<'a>(place: &Place, txn: &'a Txn) -> Result<&'a Path, CommandError> {
+    let home = &txn.header().home;
+    match &place.home {
+        Some(named) if named.as_path() != home.as_path() => Err(CommandError::usage(format!(
+            "the state directory `{}` is that of another home",
+            RawPath::from(place.state.root())
+        ))
+        .why(format!("its upgrade is one of `{home}`, and `{}` was named", RawPath::from(named.as_path())))
+        .hint(format!("kytx status {home} --state-dir {}", quoted(place.state.root().as_os_str())))),
+        _ => Ok(home.as_path()),
     }
 }
 
@@ -188,8 +231,14 @@ pub fn replay<'a>(records: impl IntoIterator<Item = &'a Record>, place: &Place) 
         .ok_or_else(|| senseless().why("it is empty"))
 }
 
-/// Removes what may hold secrets once no transaction can need it. A failure is passed over: the next `begin` tries
-/// again.
+/// Removes what a transaction that has ended leaves: contents that may hold secrets, and its claim on the home. A
+/// failure is passed over: the next `begin` tries again.
+pub fn finish(place: &Place, txn: &Txn) {
+    forget_contents(place);
+    claim::release(txn);
+}
+
+/// Removes what may hold secrets once no transaction can need it.
 pub fn forget_contents(place: &Place) {
     let _ = place.state.remove_contents(&OsFs);
 }
@@ -212,8 +261,13 @@ pub fn with_machine<T>(
     state.prepare(&OsFs).map_err(fault)?;
     let log = RunLog::create(&state.log(), command).map_err(fault)?;
     let shell = OsShell::new(state.child(), &log, mask_text, stop.clone());
-    let hdfs = LocalHdfs::new(&OsFs);
     let stop_requested = || stop.count() > 0;
-    let mut machine = Machine::new(&OsFs, &shell, &hdfs, state, meter, &stop_requested);
-    Ok(work(&mut machine))
+    if let Some(doomed) = &place.doomed {
+        let (fs, shell) =
+            (DoomedFs(Arc::clone(&doomed.doom)), DoomedShell { shell: &shell, doom: &doomed.doom });
+        let hdfs = LocalHdfs::new(&fs);
+        return Ok(work(&mut Machine::new(&fs, &shell, &hdfs, state, meter, &stop_requested)));
+    }
+    let hdfs = LocalHdfs::new(&OsFs);
+    Ok(work(&mut Machine::new(&OsFs, &shell, &hdfs, state, meter, &stop_requested)))
 }

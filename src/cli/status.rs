@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::args::WhichArgs;
+use super::claim;
 use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
@@ -17,7 +18,7 @@ use crate::txn::{AbortReason, Txn};
 
 /// Runs the command.
 pub fn run(which: &WhichArgs, json: bool) -> Result<Exit, CommandError> {
-    let place = Place::of(which)?;
+    let place = claim::follow(which)?;
     let view = read(&OsFs, place.state.root()).map_err(|error| journal_error(&error, &place))?;
     let txn = session::replay(view.frames.iter().map(|frame| &frame.record), &place)?;
     let holder = live_holder(&OsFs, &place.state.holder());

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::args::{LevelArgs, WhichArgs};
+use super::claim;
 use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
@@ -40,21 +41,13 @@ enum Level {
 
 /// Runs the command.
 pub fn run(which: &WhichArgs, level: LevelArgs, json: bool) -> Result<Exit, CommandError> {
-    let place = Place::of(which)?;
+    let place = claim::follow(which)?;
     let level = match level {
         LevelArgs { quick: true, .. } => Level::Quick,
         LevelArgs { deep: true, .. } => Level::Deep,
         LevelArgs { drill: true, .. } => Level::Drill,
         _ => Level::Standard,
     };
-    let view = read(&OsFs, place.state.root()).map_err(|error| journal_error(&error, &place))?;
-    let txn = session::replay(view.frames.iter().map(|frame| &frame.record), &place)?;
-    if matches!(txn.phase(), Phase::Committing | Phase::Ended(_)) {
-        return Err(CommandError::new(Exit::NotOpen, "there is nothing to verify")
-            .why("the backups of an upgrade go with its commit, and are not needed after an abort")
-            .state(standing::sentence(&txn))
-            .hint(place.command("status")));
-    }
     let stop = listen();
     let meter = Meter::new();
     let tick = |bytes: u64| {
@@ -62,16 +55,38 @@ pub fn run(which: &WhichArgs, level: LevelArgs, json: bool) -> Result<Exit, Comm
         if stop.count() > 0 { Err(io::Error::from(io::ErrorKind::Interrupted)) } else { Ok(()) }
     };
     meter.start("verify");
-    let verifier = Verifier { place: &place, txn: &txn, level, tick: &tick };
-    let checked = verifier.all().map_err(|error| {
-        let exit = if stop.count() > 0 { Exit::Interrupted } else { Exit::Fault };
-        CommandError::new(exit, "cannot verify")
-            .because(&error)
+    loop {
+        let (txn, records) = standing_of(&place)?;
+        let verifier = Verifier { place: &place, txn: &txn, level, tick: &tick };
+        let checked = verifier.all();
+        let is_good = checked.as_ref().is_ok_and(|checked| !is_damaged(checked));
+        // Beside a working kytx: a way back, or a commit, may have used up what was looked for.
+        if !is_good && stop.count() == 0 && standing_of(&place)?.1 != records {
+            continue;
+        }
+        let checked = checked.map_err(|error| {
+            let exit = if stop.count() > 0 { Exit::Interrupted } else { Exit::Fault };
+            CommandError::new(exit, "cannot verify")
+                .because(&error)
+                .state(standing::sentence(&txn))
+                .hint(place.command("verify"))
+        })?;
+        meter.clear();
+        return Ok(report(&checked, level, json));
+    }
+}
+
+/// The transaction whose backups are there to be verified, and how many records tell so.
+fn standing_of(place: &Place) -> Result<(Txn, usize), CommandError> {
+    let view = read(&OsFs, place.state.root()).map_err(|error| journal_error(&error, place))?;
+    let txn = session::replay(view.frames.iter().map(|frame| &frame.record), place)?;
+    if matches!(txn.phase(), Phase::Committing | Phase::Ended(_)) {
+        return Err(CommandError::new(Exit::NotOpen, "there is nothing to verify")
+            .why("the backups of an upgrade go with its commit, and are not needed after an abort")
             .state(standing::sentence(&txn))
-            .hint(place.command("verify"))
-    })?;
-    meter.clear();
-    Ok(report(&checked, level, json))
+            .hint(place.command("status")));
+    }
+    Ok((txn, view.frames.len()))
 }
 
 /// One backup that was verified.
@@ -80,9 +95,12 @@ struct Checked {
     findings: Vec<Finding>,
 }
 
+fn is_damaged(checked: &[Checked]) -> bool {
+    checked.iter().flat_map(|one| &one.findings).any(|finding| finding.severity == Severity::Damage)
+}
+
 fn report(checked: &[Checked], level: Level, as_json: bool) -> Exit {
-    let damaged =
-        checked.iter().flat_map(|one| &one.findings).any(|finding| finding.severity == Severity::Damage);
+    let damaged = is_damaged(checked);
     if as_json {
         let backups: Vec<_> =
             checked.iter().map(|one| json!({ "backup": one.what, "findings": one.findings })).collect();
@@ -133,6 +151,8 @@ impl Verifier<'_> {
                     let manifest = metadata_manifest_path(backup);
                     checked.push(self.tree("metadata backup", backup.as_path(), &manifest, outputs)?);
                 }
+                // The way back has put it in the place of the cube data, or is about to.
+                Mutation::CopyCubeData { pass: CopyPass::Final, .. } if self.data_are_going_back() => {}
                 Mutation::CopyCubeData { cube, pass: CopyPass::Final } => {
                     let copy = cube_copy_path(cube);
                     let path = local_path(&copy).map_err(io::Error::other)?;
@@ -143,6 +163,15 @@ impl Verifier<'_> {
             }
         }
         Ok(checked)
+    }
+
+    fn data_are_going_back(&self) -> bool {
+        let hand_over =
+            |id: &StepId| matches!(self.txn.steps()[id.index()].mutation, Mutation::HandOverData { .. });
+        self.txn
+            .ids()
+            .find(hand_over)
+            .is_some_and(|id| matches!(self.txn.state(id), StepState::Undoing { .. } | StepState::Undone))
     }
 
     /// Whether the old tree is in the spare place, untouched: from the swap on.

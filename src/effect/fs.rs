@@ -136,6 +136,12 @@ pub trait Fs: Sync {
     fn sync_fs(&self, path: &Path) -> io::Result<()>;
     /// Bytes that an unprivileged process can still use on the file system that holds `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
+    /// Makes a file that must not exist, with the content of another and room shared with it until one is written
+    /// (`FICLONE`). `Unsupported` where the file system cannot; no file is left then.
+    fn reflink(&self, existing: &Path, copy: &Path) -> io::Result<()> {
+        let _ = (existing, copy);
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// When the inode was made: with its number it names an inode for good, as numbers of removed ones are given
     /// again. `None` where kernel (`statx`, Linux 4.11) or file system does not say.
     fn born(&self, path: &Path) -> io::Result<Option<Timestamp>> {

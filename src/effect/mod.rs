@@ -1,5 +1,6 @@
 //! The only code that touches the machine: file system, other programs, lock, signals.
 
+pub mod doom;
 pub mod fs;
 pub mod lock;
 pub mod os;

@@ -272,6 +272,29 @@ impl Fs for OsFs {
         fs2::available_space(path)
     }
 
+    fn reflink(&self, existing: &Path, copy: &Path) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let source = sys::open(existing, flags, Mode::empty())?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = sys::open(copy, flags, mode_of(0o600))?;
+        match sys::ioctl_ficlone(&target, &source) {
+            Ok(()) => Ok(()),
+            Err(errno) => {
+                sys::unlink(copy)?;
+                // EXDEV: another file system. EINVAL: not a regular file, or not this one's kind of file.
+                match errno {
+                    Errno::NOTSUP
+                    | Errno::NOTTY
+                    | Errno::XDEV
+                    | Errno::INVAL
+                    | Errno::NOSYS
+                    | Errno::PERM => Err(io::ErrorKind::Unsupported.into()),
+                    errno => Err(errno.into()),
+                }
+            }
+        }
+    }
+
     fn born(&self, path: &Path) -> io::Result<Option<Timestamp>> {
         match sys::statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME) {
             Ok(found) => {
@@ -338,6 +361,21 @@ mod tests {
         OsFs.create(&b, 0o600).unwrap();
         OsFs.exchange(&a, &b).unwrap();
         assert_eq!((OsFs.stat(&a).unwrap().kind, OsFs.stat(&b).unwrap().kind), (Kind::File, Kind::Dir));
+    }
+
+    #[test]
+    fn a_reflink_is_the_same_content_or_nothing_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        OsFs.create(&a, 0o600).unwrap().write_all(&[7; 10_000]).unwrap();
+        match OsFs.reflink(&a, &b) {
+            Ok(()) => assert_eq!(std::fs::read(&b).unwrap(), [7; 10_000]),
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+                assert!(!b.exists());
+            }
+        }
+        assert_eq!(OsFs.reflink(&a, &a).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
     }
 
     #[test]

@@ -131,7 +131,7 @@ pub fn discard_tree(fs: &dyn Fs, path: &Path, tick: Tick<'_>) -> io::Result<()> 
 /// What a copy leaves out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CopyReport {
-    /// Sockets and devices: they mean nothing in another place.
+    /// Sockets and devices: they mean nothing in another place. And what went away.
     pub skipped: Vec<PathBuf>,
     /// Entries whose owner could not be kept, as only root may give files away.
     pub owner_lost: Vec<PathBuf>,
@@ -159,6 +159,14 @@ pub fn copy_tree_syncing_once(fs: &dyn Fs, from: &Path, to: &Path, tick: Tick<'_
     Ok(report)
 }
 
+/// The same for a tree that is in use, into one that need not last: a file whose room can be shared is not copied, an
+/// entry that goes away meanwhile is passed over, and nothing is synced.
+pub fn copy_live_tree(fs: &dyn Fs, from: &Path, to: &Path, tick: Tick<'_>) -> io::Result<CopyReport> {
+    let mut copier = Copier::new(fs, tick, false);
+    copier.live = true;
+    copier.run(from, to)
+}
+
 struct Copier<'a> {
     fs: &'a dyn Fs,
     tick: Tick<'a>,
@@ -167,11 +175,13 @@ struct Copier<'a> {
     report: CopyReport,
     /// Whether each entry is synced as it is made.
     syncs: bool,
+    /// Whether entries may go away meanwhile, and files may share their room.
+    live: bool,
 }
 
 impl<'a> Copier<'a> {
     fn new(fs: &'a dyn Fs, tick: Tick<'a>, syncs: bool) -> Self {
-        Self { fs, tick, seen: HashMap::new(), report: CopyReport::default(), syncs }
+        Self { fs, tick, seen: HashMap::new(), report: CopyReport::default(), syncs, live: false }
     }
 
     fn run(mut self, from: &Path, to: &Path) -> io::Result<CopyReport> {
@@ -193,7 +203,11 @@ impl<'a> Copier<'a> {
                 // Writable until its content is there, whatever its mode in the end.
                 self.fs.mkdir(to, 0o700).context("create", to)?;
                 for name in self.fs.list(from).context("list", from)? {
-                    self.copy(&from.join(&name), &to.join(&name))?;
+                    let from = from.join(&name);
+                    match self.copy(&from, &to.join(&name)) {
+                        Err(_) if self.live && !exists(self.fs, &from)? => self.report.skipped.push(from),
+                        other => other?,
+                    }
                 }
             }
             Kind::Symlink => {
@@ -216,6 +230,12 @@ impl<'a> Copier<'a> {
     }
 
     fn copy_file(&self, from: &Path, to: &Path, meta: &Meta) -> io::Result<()> {
+        if self.live {
+            match self.fs.reflink(from, to) {
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
+                other => return other.context("clone", from),
+            }
+        }
         let mut source = self.fs.open(from).context("open", from)?;
         let mut target = self.fs.create(to, 0o600).context("create", to)?;
         let mut buffer = vec![0; CHUNK_BYTES.min(meta.size.max(1) as usize)];
@@ -315,6 +335,28 @@ mod tests {
         assert_eq!(stat(to.clone()).mode, 0o750);
         assert_eq!(stat(to.join("f")).mtime, stat(from.join("f")).mtime);
         assert!(copy_tree_syncing_once(&OsFs, &from, &to, &no_tick).is_err(), "it never replaces");
+    }
+
+    #[test]
+    fn a_copy_of_a_live_tree_is_the_same_copy() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        OsFs.mkdir(&from, 0o750).unwrap();
+        OsFs.create(&from.join("f"), 0o604).unwrap().write_all(b"content").unwrap();
+        // What another process removes while the copy is made.
+        let tick = |_| {
+            let _ = OsFs.unlink(&from.join("late"));
+            Ok(())
+        };
+        OsFs.create(&from.join("late"), 0o604).unwrap();
+        let report = copy_live_tree(&OsFs, &from, &to, &tick).unwrap();
+        assert_eq!(read_file(&OsFs, &to.join("f"), 10).unwrap(), b"content");
+        let stat = |path: PathBuf| OsFs.stat(&path).unwrap();
+        assert_eq!((stat(to.join("f")).mode, stat(to.clone()).mode), (0o604, 0o750));
+        assert_eq!(stat(to.join("f")).mtime, stat(from.join("f")).mtime);
+        // Where room is shared nothing is told to the tick, and nothing goes away.
+        let gone = !exists(&OsFs, &from.join("late")).unwrap();
+        assert_eq!(report.skipped, if gone { vec![from.join("late")] } else { Vec::new() });
     }
 
     #[test]

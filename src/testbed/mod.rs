@@ -14,11 +14,13 @@ mod knobs;
 mod package;
 mod scenario;
 pub mod service;
+mod stand_in;
 mod store;
 pub mod typed;
 
 pub use content::{Content, Seed};
 pub use knobs::{Knob, Knobs, Settings};
 pub use package::{Age, Layout, Member, Package, Release, Size};
-pub use scenario::{MetadataUrl, Nasty, Options, Scenario};
+pub use scenario::{MetadataUrl, Nasty, Options, Scenario, end_processes_below, processes_below};
+pub use stand_in::StandIn;
 pub use store::{Store, StoreContent};

@@ -91,7 +91,7 @@ pub struct Package {
 }
 
 /// The product's scripts, by their place in a home.
-fn scripts(layout: Layout) -> [(&'static str, &'static str); 5] {
+pub(super) fn scripts(layout: Layout) -> [(&'static str, &'static str); 5] {
     macro_rules! product {
         ($name:literal) => {
             include_str!(concat!("../../testbed/product/", $name))

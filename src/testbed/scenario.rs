@@ -256,49 +256,14 @@ impl Scenario {
         Ok(calls.collect())
     }
 
-    /// The processes that run for a home of this machine: those with a `KYLIN_HOME` below its scratch directory. A
-    /// process of another user, which cannot be looked into, is none of this machine's.
+    /// The processes that run for a home of this machine.
     pub fn processes(&self) -> io::Result<Vec<i32>> {
-        let mut found = Vec::new();
-        for entry in fs::read_dir("/proc")? {
-            let entry = entry?;
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-                continue;
-            };
-            // Gone in between, or not ours to read. A zombie's environment reads as empty.
-            let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
-            let is_ours = environment.split(|byte| *byte == 0).any(|variable| {
-                variable
-                    .strip_prefix(b"KYLIN_HOME=")
-                    .is_some_and(|home| Path::new(OsStr::from_bytes(home)).starts_with(&self.root))
-            });
-            if is_ours && pid.cast_unsigned() != std::process::id() {
-                found.push(pid);
-            }
-        }
-        found.sort_unstable();
-        Ok(found)
+        processes_below(&self.root)
     }
 
     /// Kills whatever runs for a home of this machine, and waits until it is gone.
     pub fn end_services(&self) -> io::Result<()> {
-        const PATIENCE: Duration = Duration::from_secs(30);
-        let start = Instant::now();
-        loop {
-            let processes = self.processes()?;
-            if processes.is_empty() {
-                return Ok(());
-            }
-            if start.elapsed() > PATIENCE {
-                let what = format!("the processes {processes:?} do not end");
-                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
-            }
-            for pid in processes.into_iter().filter_map(Pid::from_raw) {
-                // Gone in between is as good.
-                let _ = kill_process(pid, Signal::KILL);
-            }
-            std::thread::yield_now();
-        }
+        end_processes_below(&self.root)
     }
 
     fn metadata_url(&self) -> String {
@@ -364,6 +329,51 @@ impl Scenario {
     }
 }
 
+/// The processes that run for a home below this directory: those with such a `KYLIN_HOME`. A process of another user,
+/// which cannot be looked into, is none of them.
+pub fn processes_below(root: &Path) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        // Gone in between, or not ours to read. A zombie's environment reads as empty.
+        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
+        let is_ours = environment.split(|byte| *byte == 0).any(|variable| {
+            variable
+                .strip_prefix(b"KYLIN_HOME=")
+                .is_some_and(|home| Path::new(OsStr::from_bytes(home)).starts_with(root))
+        });
+        if is_ours && pid.cast_unsigned() != std::process::id() {
+            found.push(pid);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Kills them, and waits until they are gone.
+pub fn end_processes_below(root: &Path) -> io::Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let start = Instant::now();
+    loop {
+        let processes = processes_below(root)?;
+        if processes.is_empty() {
+            return Ok(());
+        }
+        if start.elapsed() > PATIENCE {
+            let what = format!("the processes {processes:?} do not end");
+            return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+        }
+        for pid in processes.into_iter().filter_map(Pid::from_raw) {
+            // Gone in between is as good.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// Says what the real one says when it is asked for its version.
 const JAVA: &str = r#"#!/bin/sh
 {
@@ -376,7 +386,7 @@ const JAVA: &str = r#"#!/bin/sh
 
 /// A port that nothing listens on at this moment, below those that the kernel gives to outgoing connections: one of
 /// them could take the port between now and the start of the service.
-fn free_port() -> io::Result<u16> {
+pub(super) fn free_port() -> io::Result<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     // Scenarios of one process never meet; those of two processes start far apart.
     let start = std::process::id().wrapping_mul(7_919);
