@@ -8,10 +8,14 @@
     reason = "each test uses a part of it; it touches test machines only, and a grid prints what it explored"
 )]
 
+pub mod calls;
 pub mod census;
 pub mod commands;
+pub mod injector;
 pub mod killer;
 pub mod snapshot;
+pub mod tracer;
+pub mod verdict;
 
 use std::ffi::OsStr;
 use std::fs;
