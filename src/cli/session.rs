@@ -18,6 +18,7 @@ use crate::hadoop::local::LocalHdfs;
 use crate::journal::{OpenError, Repair, Store};
 use crate::kyligence::secrets::mask_text;
 use crate::mutate::Machine;
+use crate::raw_path::RawPath;
 use crate::txn::{Phase, Record, Txn};
 
 /// How long to wait for programs that an earlier kytx left running. A metadata restore takes minutes.
@@ -46,8 +47,7 @@ pub fn lock(place: &Place, command: &str) -> Result<RunLock, CommandError> {
             .state("This command did nothing. Removing the lock file is always wrong: it is let go when that process ends.")
             .hint(place.command("status")),
         LockError::Io { ref source, .. } => {
-            CommandError::new(Exit::Fault, error.to_string()).because(source)
-                .state("Nothing was changed.")
+            CommandError::refused(error.to_string()).because(source)
                 .hint("run kytx as the user that began the upgrade")
         }
     })
@@ -57,9 +57,8 @@ pub fn lock(place: &Place, command: &str) -> Result<RunLock, CommandError> {
 pub fn wait_for_orphans(place: &Place, stop: &StopRequests) -> Result<(), CommandError> {
     let child = place.state.child();
     let fault = |error: io::Error| {
-        CommandError::new(Exit::Fault, "cannot look for programs of an earlier run")
+        CommandError::refused("cannot look for programs of an earlier run")
             .because(&error)
-            .state("This command did nothing.")
             .hint(place.command("status"))
     };
     let begun = Instant::now();
@@ -143,6 +142,10 @@ impl Session {
         let stop = listen();
         wait_for_orphans(place, &stop)?;
         let (store, txn, completed) = open_journal(place)?;
+        // Going back must work on a full disk, from its first record on.
+        if command == "abort" || txn.phase() == Phase::Aborting {
+            store.make_room();
+        }
         Ok(Self { _lock: lock, store, txn, stop, completed })
     }
 
@@ -188,29 +191,32 @@ pub fn replay<'a>(records: impl IntoIterator<Item = &'a Record>, place: &Place) 
         .ok_or_else(|| senseless().why("it is empty"))
 }
 
-/// Removes what may hold secrets once no transaction can need it. A failure is passed over: the next `begin` tries
-/// again.
+/// Removes what may hold secrets once no transaction can need it. A failure is told and ends nothing: the next `begin`
+/// tries again.
 pub fn forget_contents(place: &Place) {
-    let _ = place.state.remove_contents(&OsFs);
+    if let Err(error) = place.state.remove_contents(&OsFs) {
+        let dir = RawPath::from(place.state.plan());
+        tell(&format!("kytx: edited files, which may hold passwords, are still in `{dir}`: {error}"));
+    }
 }
 
 /// Makes the machine that mutations act on, for the length of a piece of work.
+///
+/// # Errors
+/// The state directory cannot be used, and no work was done.
 pub fn with_machine<T>(
     place: &Place,
     command: &str,
     stop: &StopRequests,
     meter: &Meter,
     work: impl FnOnce(&mut Machine<'_>) -> T,
-) -> Result<T, CommandError> {
+) -> io::Result<T> {
     let state = &place.state;
-    let fault = |error: io::Error| {
-        CommandError::new(Exit::Fault, "cannot use the state directory")
-            .because(&error)
-            .state("Nothing was changed.")
-            .hint(format!("free space there, or change its rights, then {}", place.command("resume")))
-    };
-    state.prepare(&OsFs).map_err(fault)?;
-    let log = RunLog::create(&state.log(), command).map_err(fault)?;
+    state.prepare(&OsFs)?;
+    let log = RunLog::create(&state.log(), command).unwrap_or_else(|error| {
+        tell(&format!("kytx: this run keeps no log: {error}"));
+        RunLog::none()
+    });
     let shell = OsShell::new(state.child(), &log, mask_text, stop.clone());
     let hdfs = LocalHdfs::new(&OsFs);
     let stop_requested = || stop.count() > 0;

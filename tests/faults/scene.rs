@@ -261,8 +261,10 @@ pub fn is_full(fault: Fault) -> bool {
     matches!(fault, Fault::Errno(libc::ENOSPC | libc::EDQUOT))
 }
 
+/// From the first thing that kytx says on; of a panic everything, of anything else the end.
 fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
-    let last = &all[all.len().saturating_sub(lines)..];
-    last.iter().map(|line| format!("    | {line}\n")).collect()
+    let said = all.iter().position(|line| line.starts_with("kytx: ") || line.contains("panicked"));
+    let last = &all[said.unwrap_or(all.len().saturating_sub(3))..];
+    last.iter().take(lines).map(|line| format!("    | {line}\n")).collect()
 }
