@@ -13,6 +13,8 @@
 
 #[path = "faults/choice.rs"]
 mod choice;
+#[path = "faults/disk.rs"]
+mod disk;
 #[path = "faults/grid.rs"]
 mod grid;
 #[path = "faults/message.rs"]
@@ -39,4 +41,16 @@ fn i11_whichever_call_fails_an_upgrade_ends_new_or_old_and_says_why() {
     let (census, violations) = grid::run(LAYER, seed);
     census.publish();
     assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n\n"));
+}
+
+/// I11: a disk that is full for real keeps nobody from going back.
+#[test]
+fn i11_on_a_disk_that_is_full_for_real_the_way_back_works() {
+    disk::full_disk(support::census::seed());
+}
+
+/// I11: a file system that becomes read-only in the middle loses nothing.
+#[test]
+fn i11_a_file_system_that_becomes_read_only_loses_nothing() {
+    disk::read_only(support::census::seed());
 }

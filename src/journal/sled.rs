@@ -213,11 +213,11 @@ fn guarded<T>(doing: &'static str, call: impl FnOnce() -> ::sled::Result<T>) -> 
     }
 }
 
-/// sled keeps the first error that it meets, and hands out copies, in which the error number is only a part of the text
+/// sled keeps the first error that it meets, and hands out copies, in which the error number is only text
 /// (`Os { code: 28, kind: ...`).
 fn restored(error: std::io::Error) -> std::io::Error {
     let text = error.to_string();
-    let number = text.split_once("Os { code: ").and_then(|(_, rest)| rest.split(',').next()?.parse().ok());
+    let number = text.strip_prefix("Os { code: ").and_then(|rest| rest.split(',').next()?.parse().ok());
     number.filter(|_| error.raw_os_error().is_none()).map_or(error, std::io::Error::from_raw_os_error)
 }
 

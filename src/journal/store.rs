@@ -110,9 +110,10 @@ impl<'fs> Store<'fs> {
             Err(error) if error.is_full() && ballast::release(fs, dir).is_ok_and(|bytes| bytes > 0) => {
                 Self::open_once(fs, dir)
             }
-            opened => {
+            Err(error) => Err(error),
+            Ok(opened) => {
                 ballast::make_if_ample(fs, dir);
-                opened
+                Ok(opened)
             }
         }
     }

@@ -84,7 +84,7 @@ fn work(options: &Options, jobs: &Mutex<Vec<Job>>, tally: &Mutex<Tally>) {
 /// The next job, if there is one that begins where the machine is.
 fn take(jobs: &Mutex<Vec<Job>>, applied: bool) -> Option<Job> {
     let mut jobs = jobs.lock().expect("no worker died");
-    let fits = |job: &Job| applied == matches!(job.scene, Scene::Abort | Scene::Commit);
+    let fits = |job: &Job| applied == job.scene.is_of_applied();
     let at = jobs.iter().take(200).position(fits).unwrap_or(0);
     (!jobs.is_empty()).then(|| jobs.remove(at))
 }
@@ -149,7 +149,7 @@ fn note_sites(options: &Options) -> BTreeMap<(Scene, Site), u64> {
         let noting = Injector::noting(&stage.judged.machine.root, &stage.judged.state());
         let (ended, noted) = stage.traced(&stage.words(scene), noting);
         assert_eq!(ended.code, 0, "{scene:?}: {}", ended.stderr);
-        stage.applied = matches!(scene, Scene::Begin | Scene::Resume);
+        stage.applied = matches!(scene, Scene::Begin | Scene::Resume | Scene::Verify);
         for (site, count) in noted.sites {
             // What a resumed upgrade does as one that was begun does is met there.
             if before.insert(site.clone()) {

@@ -26,12 +26,19 @@ pub enum Scene {
     Resume,
     /// `abort` of one that is applied.
     Abort,
+    /// `verify --deep` of one that is applied.
+    Verify,
     /// `commit` of one that is applied.
     Commit,
 }
 
 impl Scene {
-    pub const ALL: [Self; 4] = [Self::Begin, Self::Resume, Self::Abort, Self::Commit];
+    pub const ALL: [Self; 5] = [Self::Begin, Self::Resume, Self::Abort, Self::Verify, Self::Commit];
+
+    /// Whether it begins with an upgrade that is applied.
+    pub fn is_of_applied(self) -> bool {
+        matches!(self, Self::Abort | Self::Verify | Self::Commit)
+    }
 
     /// Its name in a list of regressions.
     pub fn name(self) -> &'static str {
@@ -39,6 +46,7 @@ impl Scene {
             Self::Begin => "begin",
             Self::Resume => "resume",
             Self::Abort => "abort",
+            Self::Verify => "verify",
             Self::Commit => "commit",
         }
     }
@@ -114,12 +122,12 @@ impl Stage {
                 judged.run(&judged.words(&["abort", "--yes"])).expect_code(0);
                 let _ = judged.not_old();
             }
-            (Scene::Abort | Scene::Commit, false) => {
+            (Scene::Abort | Scene::Verify | Scene::Commit, false) => {
                 judged.run(&judged.begin_words(&[])).expect_code(0);
             }
             _ => {}
         }
-        self.applied = matches!(scene, Scene::Abort | Scene::Commit);
+        self.applied = scene.is_of_applied();
         if scene == Scene::Resume {
             judged.run(&judged.begin_words(&["--stop-before", STOPPED_BEFORE])).expect_code(4);
         }
@@ -130,6 +138,7 @@ impl Stage {
             Scene::Begin => self.judged.begin_words(&[]),
             Scene::Resume => self.judged.words(&["resume"]),
             Scene::Abort => self.judged.words(&["abort", "--yes"]),
+            Scene::Verify => self.judged.words(&["verify", "--deep"]),
             Scene::Commit => self.judged.words(&["commit", "--yes"]),
         }
     }
@@ -232,6 +241,8 @@ impl Stage {
                 led.wrong.extend(judged.not_new());
                 return Some(resume);
             }
+            ("applied", Scene::Verify) if attempt == 0 => return Some(self.words(Scene::Verify)),
+            ("applied", Scene::Verify) => ("new", judged.not_new()),
             ("applied", Scene::Abort) => return Some(abort),
             ("applied", Scene::Commit) => return Some(judged.words(&["commit", "--yes"])),
             ("committing", _) if job.way == Way::Resume => return Some(resume),

@@ -90,6 +90,11 @@ impl Watcher for Killer {
     }
 }
 
+/// Whether a call counts.
+pub fn is_change(call: &Call) -> bool {
+    change(call.pid, call.number, &call.args).is_some()
+}
+
 /// What a counted call does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {

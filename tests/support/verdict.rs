@@ -26,7 +26,8 @@ const PRODUCT: [&str; 9] = [
 ];
 
 /// What is looked at in other ways, and the stand-in's own notes. Everything else on the machine is nobody's business.
-const ELSEWHERE: [&str; 10] = [
+const ELSEWHERE: [&str; 11] = [
+    "image",
     "opt/kyligence",
     "opt/.kytx",
     "opt/kyligence.backup.tar.gz",
