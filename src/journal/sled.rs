@@ -179,6 +179,9 @@ fn remove_unfinished_snapshots(fs: &dyn Fs, path: &Path) -> std::io::Result<()> 
 }
 
 fn open_patiently(path: &Path) -> Result<::sled::Db, SledFault> {
+    // sled's reading and writing wait for ever where not one of its threads could be started.
+    let trial = std::thread::Builder::new().spawn(|| ());
+    let _ = trial.map_err(|source| SledFault::Io { doing: "start a thread for", source })?.join();
     let start = Instant::now();
     loop {
         // No background flusher: every append is synced here, so it would only add a thread.

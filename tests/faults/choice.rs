@@ -1,6 +1,6 @@
 //! Which failures are tried: each site in each way it can fail, or a share of them that meets every step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::scene::{Job, Scene, Way};
 use crate::support::injector::{Accident, Fault, Site};
@@ -29,14 +29,12 @@ impl Random {
 /// Every job that the sites give, in an order of the seed's.
 pub fn all(sites: &BTreeMap<(Scene, Site), u64>, random: &mut Random) -> Vec<Job> {
     let mut jobs = Vec::new();
-    let mut kernels = BTreeMap::new();
+    let mut kernels = BTreeSet::new();
     for ((scene, site), count) in sites {
         for fault in Fault::ALL.into_iter().filter(|fault| can_befall(*fault, site)) {
             for lasting in [false, true] {
                 // The kernel lacks a call for good, wherever it is made.
-                if is_of_kernel(fault)
-                    && (!lasting || kernels.insert((*scene, site.call, fault), ()).is_some())
-                {
+                if is_of_kernel(fault) && (!lasting || !kernels.insert((*scene, site.call, fault))) {
                     continue;
                 }
                 // Lasting, the first call says most; once, any may be the one.

@@ -1,14 +1,14 @@
 //! What the operator must be told when a call failed, and when kytx may go on without a word.
 
-use crate::scene::{Job, Scene};
-use crate::support::injector::Fault;
+use crate::scene::{Job, Scene, is_full};
+use crate::support::injector::{Fault, Injector};
 use crate::support::tracer::Ended;
 
 /// The exit codes of a run in which a call failed: refused and nothing changed, stopped part-way, journal unusable.
 const CODES: [i32; 3] = [3, 4, 9];
 
 /// What is wrong with how the command ended.
-pub fn wrong(job: &Job, ended: &Ended, failures: u64) -> Vec<String> {
+pub fn wrong(job: &Job, ended: &Ended, injector: &Injector) -> Vec<String> {
     let mut wrong = Vec::new();
     for word in ["panicked", "BUG:"] {
         if ended.stderr.contains(word) {
@@ -16,7 +16,7 @@ pub fn wrong(job: &Job, ended: &Ended, failures: u64) -> Vec<String> {
         }
     }
     if ended.code == 0 {
-        wrong.extend((!may_go_on(job)).then(|| "the failure was passed over".to_owned()));
+        wrong.extend((!may_go_on(job, injector)).then(|| "the failure was passed over".to_owned()));
         return wrong;
     }
     if must_go_on(job) {
@@ -36,7 +36,7 @@ pub fn wrong(job: &Job, ended: &Ended, failures: u64) -> Vec<String> {
             None => wrong.push(format!("no `{}` in the message", part.trim())),
         }
     }
-    if let (Fault::Errno(errno), true) = (job.accident.fault, failures > 0)
+    if let (Fault::Errno(errno), true) = (job.accident.fault, injector.failures > 0)
         && !ended.stderr.contains(&format!("(os error {errno})"))
     {
         wrong.push("the message does not name the error".to_owned());
@@ -50,9 +50,13 @@ fn must_go_on(job: &Job) -> bool {
 }
 
 /// Whether kytx may end well although the call failed.
-fn may_go_on(job: &Job) -> bool {
+fn may_go_on(job: &Job, injector: &Injector) -> bool {
     let site = &job.accident.site;
+    // An opening that finds no room sets the ballast free, and begins anew.
+    let has_ballast = injector.in_opening && is_full(job.accident.fault);
+    let is_of_journal = site.on.starts_with("state/journal") || site.on == "state/";
     must_go_on(job)
+        || (has_ballast && is_of_journal)
         || SPARED.iter().any(|(call, on, phase)| {
             matches(call, site.call) && matches(on, &site.on) && matches(phase, &site.standing.phase)
         })

@@ -162,7 +162,7 @@ impl Stage {
         if ended.hung {
             wrong.push(format!("it hung for {} s", LIMIT.as_secs()));
         } else if found.struck.is_some() {
-            wrong.extend(message::wrong(job, &ended, injector.failures));
+            wrong.extend(message::wrong(job, &ended, &injector));
         }
         let full = (job.accident.lasting && is_full(job.accident.fault) && found.struck.is_some())
             .then_some(injector.room_bytes);
@@ -198,8 +198,8 @@ impl Stage {
                 None => self.judged.run(&words),
                 Some(room_bytes) => {
                     let judged = &self.judged;
-                    let (root, state) = (&judged.machine.root, judged.state());
-                    let full = Injector::full(root, &state, job.accident.fault, room_bytes);
+                    let (root, fault) = (&judged.machine.root, job.accident.fault);
+                    let full = Injector::full(root, &judged.state(), fault, room_bytes);
                     let (ended, _) = self.traced(&words, full);
                     Ran { code: ended.code, stdout: ended.stdout, stderr: ended.stderr }
                 }
@@ -229,24 +229,22 @@ impl Stage {
     fn next(&mut self, job: &Job, phase: &str, attempt: usize, led: &mut Led) -> Option<Vec<String>> {
         let judged = &self.judged;
         let (resume, abort) = (judged.words(&["resume"]), judged.words(&["abort", "--yes"]));
-        let by_way = if job.way == Way::Resume { resume.clone() } else { abort.clone() };
+        let is_scene_of_upgrade = matches!(job.scene, Scene::Begin | Scene::Resume);
         let (ended, wrong) = match (phase, job.scene) {
             ("none", _) => ("nothing open", judged.not_old()),
-            ("planning" | "aborting", _) => return Some(by_way),
-            ("applying", _) => return Some(by_way),
-            ("applied", Scene::Begin | Scene::Resume) if job.way == Way::Abort => return Some(abort),
-            ("applied", Scene::Begin | Scene::Resume) => ("new", judged.not_new()),
+            ("planning" | "aborting" | "applying", _) if job.way == Way::Resume => return Some(resume),
+            ("planning" | "aborting" | "applying", _) => return Some(abort),
+            ("applied", _) if is_scene_of_upgrade && job.way == Way::Abort => return Some(abort),
+            // It changes nothing, and says so when it can read again.
+            ("applied", Scene::Verify) if attempt == 0 => return Some(self.words(job.scene)),
+            ("applied", scene) if is_scene_of_upgrade || scene == Scene::Verify => ("new", judged.not_new()),
             // It failed before it was decided: still applied, and decided again.
-            ("applied", Scene::Abort | Scene::Commit) if attempt == 0 && job.way == Way::Resume => {
+            ("applied", _) if attempt == 0 && job.way == Way::Resume => {
                 led.wrong.extend(judged.not_new());
                 return Some(resume);
             }
-            ("applied", Scene::Verify) if attempt == 0 => return Some(self.words(Scene::Verify)),
-            ("applied", Scene::Verify) => ("new", judged.not_new()),
-            ("applied", Scene::Abort) => return Some(abort),
-            ("applied", Scene::Commit) => return Some(judged.words(&["commit", "--yes"])),
             ("committing", _) if job.way == Way::Resume => return Some(resume),
-            ("committing", _) => return Some(judged.words(&["commit", "--yes"])),
+            ("applied" | "committing", _) => return Some(self.words(job.scene)),
             ("ended", Scene::Commit) => ("new", judged.not_committed()),
             ("ended", _) => ("old", judged.not_old()),
             other => panic!("no command leads on from {other:?}"),
@@ -277,5 +275,6 @@ fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     let said = all.iter().position(|line| line.starts_with("kytx: ") || line.contains("panicked"));
     let last = &all[said.unwrap_or(all.len().saturating_sub(3))..];
-    last.iter().take(lines).map(|line| format!("    | {line}\n")).collect()
+    let shown: Vec<String> = last.iter().take(lines).map(|line| format!("    | {line}\n")).collect();
+    shown.concat()
 }

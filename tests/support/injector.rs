@@ -1,6 +1,6 @@
 //! A chosen system call of kytx's fails instead of happening: once, or from then on for good.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -168,7 +168,12 @@ pub struct Injector {
     pub room_bytes: u64,
     /// What a removal under way will set free.
     freeing: BTreeMap<i32, u64>,
-    interrupted: BTreeMap<i32, (i64, [u64; 6])>,
+    /// The calls that were interrupted and not yet made again.
+    interrupted: BTreeSet<(i32, i64, [u64; 6])>,
+    /// Whether a record was written in this run.
+    recorded: bool,
+    /// Whether the accident happened before that: while the journal was opened.
+    pub in_opening: bool,
     /// The file of which a sync has failed.
     unsynced: Option<PathBuf>,
     /// Records that were written although a sync before them had failed.
@@ -193,7 +198,9 @@ impl Injector {
             failures: 0,
             room_bytes: 0,
             freeing: BTreeMap::new(),
-            interrupted: BTreeMap::new(),
+            interrupted: BTreeSet::new(),
+            recorded: false,
+            in_opening: false,
             unsynced: None,
             after_failed_sync: Vec::new(),
             story: Vec::new(),
@@ -223,8 +230,9 @@ impl Injector {
         let fault = accident.fault;
         if accident.lasting {
             self.lasting = Some((fault, seen.path.clone(), seen.ways));
-            self.interrupted.insert(call.pid, (call.number, call.args));
+            self.interrupted.insert((call.pid, call.number, call.args));
         }
+        self.in_opening = !self.recorded;
         self.struck = Some(site.standing);
         Some(fault)
     }
@@ -247,14 +255,12 @@ impl Injector {
                     return false;
                 }
                 // Every call is interrupted, and its repetition goes through.
-                let this = (call.number, call.args);
-                let again = self.interrupted.get(&call.pid) == Some(&this);
-                if again {
-                    self.interrupted.remove(&call.pid);
-                } else {
-                    self.interrupted.insert(call.pid, this);
+                let this = (call.pid, call.number, call.args);
+                let is_new = self.interrupted.insert(this);
+                if !is_new {
+                    self.interrupted.remove(&this);
                 }
-                !again
+                is_new
             }
             Fault::Errno(libc::ENOSYS | libc::EINVAL) => {
                 self.accident.as_ref().is_some_and(|accident| accident.site.call == seen.name)
@@ -308,7 +314,8 @@ impl Injector {
         if self.story.len() < 20 {
             self.story.push(format!("{} `{}`: {}", seen.name, seen.path.display(), fault.name()));
         }
-        let loses = matches!(fault, Fault::Errno(libc::EIO)) || fault.is_full();
+        // Before the first record, what wanted room is opened again from the beginning when there is some.
+        let loses = matches!(fault, Fault::Errno(libc::EIO)) || (fault.is_full() && self.recorded);
         if seen.ways & SYNCS != 0 && loses && !is_spared(&class(&seen.path, &self.root, &self.state)) {
             self.unsynced = Some(seen.path.clone());
         }
@@ -363,6 +370,7 @@ impl Watcher for Injector {
             && seen.path.file_name().is_some_and(|name| name == kytx::journal::twin::FILE_NAME)
         {
             self.standing = Standing::read(&self.state);
+            self.recorded |= seen.ways & MOVES != 0;
         }
     }
 }
@@ -408,7 +416,8 @@ fn shape(rest: &Path) -> String {
         }
         [dir, _] if dir == "log" => "log/*".to_owned(),
         [dir, name] if dir == "plan" && name.starts_with("content-") => {
-            format!("plan/content-N{}", if name.ends_with(".part") { ".part" } else { "" })
+            let part = Path::new(name).extension().is_some_and(|extension| extension == "part");
+            format!("plan/content-N{}", if part { ".part" } else { "" })
         }
         names => names.join("/"),
     }
@@ -417,7 +426,7 @@ fn shape(rest: &Path) -> String {
 /// A name without its numbers.
 fn plain(name: &str) -> String {
     if let Some(rest) = name.strip_prefix("snap.") {
-        return format!("snap.N{}", if rest.ends_with(".generating") { ".generating" } else { "" });
+        return format!("snap.N{}", if rest.contains(".generating") { ".generating" } else { "" });
     }
     let mut shown = String::new();
     let mut last = false;
