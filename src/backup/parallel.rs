@@ -203,6 +203,10 @@ mod tests {
         )
     }
 
+    fn told(threads: usize, fail_producer: bool, fail_consumer: bool) -> Result<Vec<u64>, String> {
+        run(threads, fail_producer, fail_consumer).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn a_panic_in_one_thread_reaches_the_caller() {
         let outcome = catch_unwind(|| {
@@ -230,9 +234,9 @@ mod tests {
     #[test]
     fn a_stream_keeps_its_order_and_either_side_can_end_it() {
         for threads in [1, 2, 5] {
-            assert_eq!(run(threads, false, false), Ok((0..100).map(|number| number * 2).collect()));
-            assert_eq!(run(threads, true, false), Err("producer"));
-            assert_eq!(run(threads, false, true), Err("consumer"));
+            assert_eq!(told(threads, false, false), Ok((0..100).map(|number| number * 2).collect()));
+            assert_eq!(told(threads, true, false), Err("producer".to_owned()));
+            assert_eq!(told(threads, false, true), Err("consumer".to_owned()));
         }
     }
 }

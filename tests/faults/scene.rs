@@ -198,8 +198,8 @@ impl Stage {
                 None => self.judged.run(&words),
                 Some(room_bytes) => {
                     let judged = &self.judged;
-                    let (root, fault) = (&judged.machine.root, job.accident.fault);
-                    let full = Injector::full(root, &judged.state(), fault, room_bytes);
+                    let fault = job.accident.fault;
+                    let full = Injector::full(&judged.machine.root, &judged.state(), fault, room_bytes);
                     let (ended, _) = self.traced(&words, full);
                     Ran { code: ended.code, stdout: ended.stdout, stderr: ended.stderr }
                 }
@@ -232,7 +232,9 @@ impl Stage {
         let is_scene_of_upgrade = matches!(job.scene, Scene::Begin | Scene::Resume);
         let (ended, wrong) = match (phase, job.scene) {
             ("none", _) => ("nothing open", judged.not_old()),
-            ("planning" | "aborting" | "applying", _) if job.way == Way::Resume => return Some(resume),
+            ("planning" | "aborting" | "applying" | "committing", _) if job.way == Way::Resume => {
+                return Some(resume);
+            }
             ("planning" | "aborting" | "applying", _) => return Some(abort),
             ("applied", _) if is_scene_of_upgrade && job.way == Way::Abort => return Some(abort),
             // It changes nothing, and says so when it can read again.
@@ -243,7 +245,6 @@ impl Stage {
                 led.wrong.extend(judged.not_new());
                 return Some(resume);
             }
-            ("committing", _) if job.way == Way::Resume => return Some(resume),
             ("applied" | "committing", _) => return Some(self.words(job.scene)),
             ("ended", Scene::Commit) => ("new", judged.not_committed()),
             ("ended", _) => ("old", judged.not_old()),
