@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -34,8 +35,15 @@ pub fn fan_out<I: Sync, T: Send, E: Send>(
         }
     };
     let parts: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
+        // This thread is one of them, so the work gets done where no other can be had.
+        let others: Vec<_> =
+            (1..threads).map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok()).collect();
+        let mut parts = vec![run()];
+        let join = |other: thread::ScopedJoinHandle<'_, _>| {
+            other.join().unwrap_or_else(|panic| resume_unwind(panic))
+        };
+        parts.extend(others.into_iter().map(join));
+        parts
     });
     let mut results = Vec::with_capacity(items.len());
     for part in parts {
@@ -49,8 +57,9 @@ pub fn fan_out<I: Sync, T: Send, E: Send>(
 /// them in the order they were put.
 ///
 /// The jobs of `pool` are all there ever are: they go round, with the buffers they own, so that memory stays bounded
-/// and pages once touched are used again. An error on either side winds the other down.
-pub fn ordered<J: Send, T, E: Send>(
+/// and pages once touched are used again. An error on either side winds the other down, and so does a thread that
+/// cannot be had.
+pub fn ordered<J: Send, T, E: Send + From<io::Error>>(
     threads: usize,
     pool: Vec<J>,
     produce: impl FnOnce(&mut Feeder<J>) -> Result<(), E> + Send,
@@ -68,10 +77,9 @@ pub fn ordered<J: Send, T, E: Send>(
         // Owned here, so that everything hangs up when the consumer returns, whichever way.
         let queue_out = &queue_out;
         let work = &work;
-        let producer = scope.spawn(move || produce(&mut Feeder { free: free_out, queue: queue_in, next: 0 }));
-        for _ in 0..threads.max(1) {
+        for number in 0..threads.max(1) {
             let done_in = done_in.clone();
-            scope.spawn(move || {
+            let worker = move || {
                 loop {
                     let taken = queue_out.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((place, mut job)) = taken else { return };
@@ -81,9 +89,17 @@ pub fn ordered<J: Send, T, E: Send>(
                         return;
                     }
                 }
-            });
+            };
+            match thread::Builder::new().spawn_scoped(scope, worker) {
+                // One is enough.
+                Err(error) if number == 0 => return Err(error.into()),
+                _ => {}
+            }
         }
         drop(done_in);
+        // Last: where it cannot be had, its end of the queue goes, and with it the workers.
+        let producer = thread::Builder::new()
+            .spawn_scoped(scope, move || produce(&mut Feeder { free: free_out, queue: queue_in, next: 0 }))?;
         let mut results = Ordered { done: done_out, free: free_in, early: BTreeMap::new(), next: 0 };
         let outcome = consume(&mut results);
         drop(results);
@@ -158,14 +174,14 @@ mod tests {
         }
     }
 
-    fn run(threads: usize, fail_producer: bool, fail_consumer: bool) -> Result<Vec<u64>, &'static str> {
+    fn run(threads: usize, fail_producer: bool, fail_consumer: bool) -> io::Result<Vec<u64>> {
         ordered(
             threads,
             vec![0_u64; 3],
             |feeder| {
                 for number in 0..100 {
                     if fail_producer && number == 50 {
-                        return Err("producer");
+                        return Err(io::Error::other("producer"));
                     }
                     let Some(_) = feeder.take() else { return Ok(()) };
                     feeder.put(number);
@@ -179,12 +195,16 @@ mod tests {
                     seen.push(job);
                     results.recycle(job);
                     if fail_consumer && seen.len() == 10 {
-                        return Err("consumer");
+                        return Err(io::Error::other("consumer"));
                     }
                 }
                 Ok(seen)
             },
         )
+    }
+
+    fn told(threads: usize, fail_producer: bool, fail_consumer: bool) -> Result<Vec<u64>, String> {
+        run(threads, fail_producer, fail_consumer).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -197,7 +217,7 @@ mod tests {
                     while feeder.take().is_some() {
                         feeder.put(());
                     }
-                    Ok::<_, ()>(())
+                    Ok::<_, io::Error>(())
                 },
                 |()| panic!("BUG: on purpose"),
                 |results| {
@@ -214,9 +234,9 @@ mod tests {
     #[test]
     fn a_stream_keeps_its_order_and_either_side_can_end_it() {
         for threads in [1, 2, 5] {
-            assert_eq!(run(threads, false, false), Ok((0..100).map(|number| number * 2).collect()));
-            assert_eq!(run(threads, true, false), Err("producer"));
-            assert_eq!(run(threads, false, true), Err("consumer"));
+            assert_eq!(told(threads, false, false), Ok((0..100).map(|number| number * 2).collect()));
+            assert_eq!(told(threads, true, false), Err("producer".to_owned()));
+            assert_eq!(told(threads, false, true), Err("consumer".to_owned()));
         }
     }
 }

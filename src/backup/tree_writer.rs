@@ -72,18 +72,23 @@ pub fn with_syncing<T, E: From<io::Error>>(
     let failure = Mutex::new(None);
     let fetch_failure = || failure.lock().unwrap_or_else(PoisonError::into_inner).take();
     let worked = thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let next = taken.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((path, file)) = next else { return };
-                    if let Err(error) = sync(path, file) {
-                        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                    }
+        let worker = || {
+            loop {
+                let next = taken.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let Ok((path, file)) = next else { return };
+                if let Err(error) = sync(path, file) {
+                    failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 }
-            });
-        }
+            }
+        };
         let queue = queue;
+        for number in 0..threads {
+            match thread::Builder::new().spawn_scoped(scope, worker) {
+                // One is enough.
+                Err(error) if number == 0 => return Err(error.into()),
+                _ => {}
+            }
+        }
         work(&|path, file| {
             if let Some(error) = fetch_failure() {
                 return Err(error);

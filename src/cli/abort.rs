@@ -99,7 +99,8 @@ fn left_behind(txn: &Txn) -> Vec<String> {
             Mutation::BackUpMetadata { backup, .. } => Some(backup),
             _ => None,
         })
-        .filter(|path| crate::effect::fs::exists(&OsFs, path.as_path()).unwrap_or(false))
+        // What cannot be looked at is there.
+        .filter(|path| crate::effect::fs::exists(&OsFs, path.as_path()).unwrap_or(true))
         .map(|path| format!("Left for you to keep or delete: {path}"))
         .collect()
 }

@@ -47,6 +47,13 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
                 .and_then(|()| drive_once(session, machine, &meter, None, doomed));
         }
         (rest, machine.downtime())
+    })
+    .map_err(|error| {
+        let mut made = CommandError::new(Exit::Open, "cannot use the state directory")
+            .because(&error)
+            .state(standing::sentence(&session.txn));
+        made.hints = standing::next_commands(&session.txn, place);
+        made
     })?;
     if let Some(doomed) = &place.doomed {
         doomed.leave_marks().context("cannot leave the marks of a rehearsal")?;

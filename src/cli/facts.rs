@@ -63,11 +63,9 @@ pub fn gather(known: &Known<'_>, place: &Place) -> Facts {
         processes,
         space: space(known, parent),
         same_file_system: same_file_system(parent, place.state.root()),
-        parent_writable: rustix::fs::access(
-            parent,
-            rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK,
-        )
-        .is_ok(),
+        parent_closed: rustix::fs::access(parent, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
+            .err()
+            .map(|errno| std::io::Error::from(errno).to_string()),
         own_uid,
         home_uid: OsFs.stat(&home.path).map_or(own_uid, |meta| meta.uid),
     }

@@ -69,8 +69,7 @@ pub fn lock_error(error: &LockError, place: &Place) -> CommandError {
             .state("This command did nothing. Removing the lock file is always wrong: it is let go when that process ends.")
             .hint(place.command("status")),
         LockError::Io { source, .. } => {
-            CommandError::new(Exit::Fault, error.to_string()).because(source)
-                .state("Nothing was changed.")
+            CommandError::refused(error.to_string()).because(source)
                 .hint("run kytx as the user that began the upgrade")
         }
     }
@@ -80,9 +79,8 @@ pub fn lock_error(error: &LockError, place: &Place) -> CommandError {
 pub fn wait_for_orphans(place: &Place, stop: &StopRequests) -> Result<(), CommandError> {
     let child = place.state.child();
     let fault = |error: io::Error| {
-        CommandError::new(Exit::Fault, "cannot look for programs of an earlier run")
+        CommandError::refused("cannot look for programs of an earlier run")
             .because(&error)
-            .state("This command did nothing.")
             .hint(place.command("status"))
     };
     let begun = Instant::now();
@@ -166,6 +164,10 @@ impl Session {
         let stop = listen();
         wait_for_orphans(place, &stop)?;
         let (store, txn, completed) = open_journal(place)?;
+        // Going back must work on a full disk, from its first record on.
+        if command == "abort" || txn.phase() == Phase::Aborting {
+            store.make_room();
+        }
         let home = the_home(place, &txn)?;
         let locks = Locks { _state: state, _home: claim::lock_home(place, home, command)? };
         if matches!(txn.phase(), Phase::Ended(_)) {
@@ -238,28 +240,32 @@ pub fn finish(place: &Place, txn: &Txn) {
     claim::release(txn);
 }
 
-/// Removes what may hold secrets once no transaction can need it.
+/// Removes what may hold secrets once no transaction can need it. A failure is told and ends nothing: the next `begin`
+/// tries again.
 pub fn forget_contents(place: &Place) {
-    let _ = place.state.remove_contents(&OsFs);
+    if let Err(error) = place.state.remove_contents(&OsFs) {
+        let dir = RawPath::from(place.state.plan());
+        tell(&format!("kytx: edited files, which may hold passwords, are still in `{dir}`: {error}"));
+    }
 }
 
 /// Makes the machine that mutations act on, for the length of a piece of work.
+///
+/// # Errors
+/// The state directory cannot be used, and no work was done.
 pub fn with_machine<T>(
     place: &Place,
     command: &str,
     stop: &StopRequests,
     meter: &Meter,
     work: impl FnOnce(&mut Machine<'_>) -> T,
-) -> Result<T, CommandError> {
+) -> io::Result<T> {
     let state = &place.state;
-    let fault = |error: io::Error| {
-        CommandError::new(Exit::Fault, "cannot use the state directory")
-            .because(&error)
-            .state("Nothing was changed.")
-            .hint(format!("free space there, or change its rights, then {}", place.command("resume")))
-    };
-    state.prepare(&OsFs).map_err(fault)?;
-    let log = RunLog::create(&state.log(), command).map_err(fault)?;
+    state.prepare(&OsFs)?;
+    let log = RunLog::create(&state.log(), command).unwrap_or_else(|error| {
+        tell(&format!("kytx: this run keeps no log: {error}"));
+        RunLog::none()
+    });
     let shell = OsShell::new(state.child(), &log, mask_text, stop.clone());
     let stop_requested = || stop.count() > 0;
     if let Some(doomed) = &place.doomed {

@@ -65,7 +65,7 @@ pub fn run(which: &WhichArgs, level: LevelArgs, json: bool) -> Result<Exit, Comm
             continue;
         }
         let checked = checked.map_err(|error| {
-            let exit = if stop.count() > 0 { Exit::Interrupted } else { Exit::Fault };
+            let exit = if stop.count() > 0 { Exit::Interrupted } else { Exit::Refused };
             CommandError::new(exit, "cannot verify")
                 .because(&error)
                 .state(standing::sentence(&txn))

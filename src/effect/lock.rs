@@ -85,10 +85,7 @@ impl RunLock {
             .open(lock)
             .map_err(error)?;
         let mut looks = 0;
-        while let Err(cause) = fs2::FileExt::try_lock_exclusive(&file) {
-            if cause.raw_os_error() != fs2::lock_contended_error().raw_os_error() {
-                return Err(error(cause));
-            }
+        while !try_lock(&file).map_err(error)? {
             let named = live_holder(fs, holder);
             if named.is_some() || looks == NAME_LOOKS {
                 return Err(LockError::Held(named.map(Box::new)));
@@ -109,6 +106,20 @@ impl RunLock {
         // Information only: a full disk must not keep abort from running.
         let _ = atomic_write(fs, holder, &text, 0o644);
         Ok(Self { _file: file })
+    }
+}
+
+/// Takes the kernel's lock of an open file; `false` if somebody else has it.
+pub(super) fn try_lock(file: &File) -> io::Result<bool> {
+    loop {
+        match fs2::FileExt::try_lock_exclusive(file) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => {
+                return Ok(false);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::fs::{
     self as sys, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags, StatxFlags, Timespec, Timestamps,
     XattrFlags,
 };
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 
 use super::fs::{Attrs, Fs, FsFile, Kind, Meta, Timestamp, Xattr};
 
@@ -24,13 +24,13 @@ struct OsFile(File);
 
 impl Read for OsFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
+        unless_interrupted(|| self.0.read(buffer))
     }
 }
 
 impl Write for OsFile {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.0.write(buffer)
+        unless_interrupted(|| self.0.write(buffer))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -110,11 +110,22 @@ fn mode_of(mode: u32) -> Mode {
 fn open_with(path: &Path, flags: OFlags) -> io::Result<Box<dyn FsFile>> {
     // O_NONBLOCK: opening a FIFO that nobody writes to must fail, not hang.
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = File::from(sys::open(path, flags, Mode::empty())?);
+    let file = File::from(retry_on_intr(|| sys::open(path, flags, Mode::empty()))?);
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     Ok(Box::new(OsFile(file)))
+}
+
+/// Makes a call again that a signal interrupted: it has done nothing, and nothing is wrong. A hard NFS mount and FUSE
+/// let signals through where a local disk does not.
+fn unless_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 /// Reads a value of unknown length: asks for the length, then reads, again if it grew in between.
@@ -143,7 +154,7 @@ impl Fs for OsFs {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(dir)? {
+        for entry in unless_interrupted(|| std::fs::read_dir(dir))? {
             names.push(entry?.file_name());
         }
         names.sort_unstable();
@@ -184,7 +195,7 @@ impl Fs for OsFs {
 
     fn create(&self, path: &Path, mode: u32) -> io::Result<Box<dyn FsFile>> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = sys::open(path, flags, mode_of(mode))?;
+        let file = retry_on_intr(|| sys::open(path, flags, mode_of(mode)))?;
         sys::fchmod(&file, mode_of(mode))?;
         Ok(Box::new(OsFile(File::from(file))))
     }
@@ -252,15 +263,17 @@ impl Fs for OsFs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let dir = sys::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(sys::fsync(&dir)?)
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = retry_on_intr(|| sys::open(dir, flags, Mode::empty()))?;
+        Ok(retry_on_intr(|| sys::fsync(&dir))?)
     }
 
     fn sync_fs(&self, path: &Path) -> io::Result<()> {
         if !kernel_at_least(5, 8) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let handle = sys::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let handle = retry_on_intr(|| sys::open(path, flags, Mode::empty()))?;
         match sys::syncfs(&handle) {
             Ok(()) => Ok(()),
             Err(Errno::NOSYS | Errno::INVAL) => Err(io::ErrorKind::Unsupported.into()),
@@ -269,7 +282,7 @@ impl Fs for OsFs {
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
-        fs2::available_space(path)
+        unless_interrupted(|| fs2::available_space(path))
     }
 
     fn reflink(&self, existing: &Path, copy: &Path) -> io::Result<()> {

@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The log of one run. Not synced: it explains, and nothing depends on it.
 pub struct RunLog {
     path: PathBuf,
-    file: Mutex<File>,
+    file: Option<Mutex<File>>,
 }
 
 impl RunLog {
@@ -21,19 +21,25 @@ impl RunLog {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let path = dir.join(format!("{now}-{}-{command}.log", std::process::id()));
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
-        Ok(Self { path, file: Mutex::new(file) })
+        Ok(Self { path, file: Some(Mutex::new(file)) })
+    }
+
+    /// A log that keeps nothing, for a run that must go on where none can be made: a full disk must not keep an abort
+    /// from running.
+    pub fn none() -> Self {
+        Self { path: PathBuf::new(), file: None }
     }
 
     /// Adds a line. A log that cannot be written (a full disk) must not end the upgrade, so an error is passed over.
     pub fn line(&self, label: &str, text: &str) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let line = format!("{}.{:03} {label}| {text}\n", now.as_secs(), now.subsec_millis());
-        if let Ok(mut file) = self.file.lock() {
+        if let Some(Ok(mut file)) = self.file.as_ref().map(Mutex::lock) {
             let _ = file.write_all(line.as_bytes());
         }
     }
 
-    /// Where it is.
+    /// Where it is; empty for none.
     pub fn path(&self) -> &Path {
         &self.path
     }

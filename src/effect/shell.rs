@@ -18,12 +18,13 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::lock::try_lock;
 use super::run_log::RunLog;
 use super::signal::StopRequests;
 
@@ -102,10 +103,7 @@ impl<'a> OsShell<'a> {
         // The caller has waited for orphans of earlier runs, and kytx runs one program at a time; what still holds
         // the lock is a foreground descendant of the program before this one.
         let begun = Instant::now();
-        while let Err(error) = fs2::FileExt::try_lock_exclusive(&file) {
-            if error.raw_os_error() != fs2::lock_contended_error().raw_os_error() {
-                return Err(error);
-            }
+        while !try_lock(&file)? {
             if self.stop.count() > 0 || begun.elapsed() > ORPHAN_LIMIT {
                 let orphans: Vec<_> = orphans(&self.orphan_lock)
                     .into_iter()
@@ -151,13 +149,21 @@ impl Shell for OsShell<'_> {
             command.env_remove(name);
         }
         self.log.line(&call.label, &(self.mask)(&format!("$ {}", describe(call))));
+        // Before the child: where no thread can be had, no program must run that nobody waits for.
+        let (give, given) = channel::<Child>();
+        let (sender, receiver) = channel();
+        std::thread::Builder::new().spawn(move || {
+            if let Ok(mut child) = given.recv() {
+                // Nobody listens any more if the work was given up.
+                let _ = sender.send(child.wait());
+            }
+        })?;
         let begun = Instant::now();
-        let mut child = command.spawn()?;
+        let child = command.spawn()?;
         // The parent's copies of the descriptors go with `command`: from here on only descendants hold the lock.
         drop(command);
         let group = Pid::from_child(&child);
-        let (sender, receiver) = channel();
-        std::thread::spawn(move || sender.send(child.wait()));
+        give.send(child).expect("BUG: the thread waits for its child");
 
         let mut watch = Watch { group, begun, limit: call.time_limit, timed_out: false, told: false };
         let status = loop {
@@ -252,7 +258,10 @@ impl<'a> Tail<'a> {
     fn take(&mut self) -> io::Result<()> {
         let mut buffer = [0; 16 << 10];
         loop {
-            let count = self.file.read_at(&mut buffer, self.offset)?;
+            let count = match self.file.read_at(&mut buffer, self.offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                other => other?,
+            };
             if count == 0 {
                 return Ok(());
             }
@@ -320,11 +329,7 @@ pub fn orphan_lock_held(orphan_lock: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
-    match fs2::FileExt::try_lock_exclusive(&file) {
-        Ok(()) => Ok(false),
-        Err(error) if error.raw_os_error() == fs2::lock_contended_error().raw_os_error() => Ok(true),
-        Err(error) => Err(error),
-    }
+    Ok(!try_lock(&file)?)
 }
 
 #[cfg(test)]

@@ -25,11 +25,11 @@ impl StopRequests {
         let requests = Self::default();
         let counted = requests.clone();
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT])?;
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             for _ in signals.forever() {
                 told(counted.add());
             }
-        });
+        })?;
         Ok(requests)
     }
 

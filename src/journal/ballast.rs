@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::effect::fs::{Fs, exists, stat_opt};
+use crate::effect::fs::{Fs, FsFile, exists, stat_opt};
 
 /// Room for hundreds of records, for sled's reopening (which pads its file to 512 KiB) and for the copy on which a
 /// store is judged.
@@ -24,28 +24,59 @@ pub(super) fn is_full(error: &io::Error) -> bool {
 /// Written, not `fallocate`d: file systems that cannot allocate without writing are common enough, and the bytes are
 /// such that none can compress or share them.
 pub(super) fn make(fs: &dyn Fs, dir: &Path) -> io::Result<()> {
-    let path = path(dir);
-    match stat_opt(fs, &path)? {
-        Some(meta) if meta.size == BALLAST_BYTES => return Ok(()),
-        Some(_) => fs.unlink(&path)?,
-        None => {}
-    }
-    let mut file = fs.create(&path, 0o600)?;
-    let mut noise = blake3::Hasher::new_derive_key("kytx 2026 ballast v1").finalize_xof();
-    let mut chunk = vec![0; CHUNK_BYTES];
-    for _ in 0..BALLAST_BYTES as usize / CHUNK_BYTES {
-        noise.fill(&mut chunk);
-        file.write_all(&chunk)?;
-    }
-    file.sync()?;
-    fs.sync_dir(dir)
+    make_with(fs, dir, 0)
 }
 
 /// Makes the ballast again if the disk has ample room. Never an error: it is a precaution, not a promise.
 pub(super) fn make_if_ample(fs: &dyn Fs, dir: &Path) {
     if fs.free_bytes(dir).is_ok_and(|free| free >= AMPLE_BYTES) {
-        let _ = make(fs, dir);
+        // A quota leaves less than the file system says; what is free beside the ballast is seen by using it.
+        let _ = make_with(fs, dir, BALLAST_BYTES);
     }
+}
+
+/// Makes it, where so much more room is free beside it.
+fn make_with(fs: &dyn Fs, dir: &Path, beside_bytes: u64) -> io::Result<()> {
+    let path = path(dir);
+    if stat_opt(fs, &path)?.is_some_and(|meta| meta.size == BALLAST_BYTES) {
+        return Ok(());
+    }
+    let made = fill(fs, &path, BALLAST_BYTES + beside_bytes).and_then(|mut file| {
+        file.set_len(BALLAST_BYTES)?;
+        file.sync()
+    });
+    if made.is_err() {
+        // A part of it would hold room, and set none free.
+        let _ = fs.unlink(&path);
+    }
+    made?;
+    fs.sync_dir(dir)
+}
+
+/// Sets the room free if the disk has not as much without it.
+pub(super) fn release_if_short(fs: &dyn Fs, dir: &Path) {
+    let trial = trial(dir);
+    let is_short = fill(fs, &trial, BALLAST_BYTES).is_err_and(|error| is_full(&error));
+    // Left behind, it is removed by the next trial.
+    let _ = fs.unlink(&trial);
+    if is_short {
+        let _ = release(fs, dir);
+    }
+}
+
+/// Creates a file of noise in place of what is there.
+fn fill(fs: &dyn Fs, path: &Path, bytes: u64) -> io::Result<Box<dyn FsFile>> {
+    if exists(fs, path)? {
+        fs.unlink(path)?;
+    }
+    let mut file = fs.create(path, 0o600)?;
+    let mut noise = blake3::Hasher::new_derive_key("kytx 2026 ballast v1").finalize_xof();
+    let mut chunk = vec![0; CHUNK_BYTES];
+    for _ in 0..bytes as usize / CHUNK_BYTES {
+        noise.fill(&mut chunk);
+        file.write_all(&chunk)?;
+    }
+    Ok(file)
 }
 
 /// Sets the room free and says how much it was.
@@ -63,4 +94,9 @@ pub(super) fn release(fs: &dyn Fs, dir: &Path) -> io::Result<u64> {
 
 fn path(dir: &Path) -> PathBuf {
     dir.join("ballast")
+}
+
+/// A file by which is seen how much room there is.
+pub(super) fn trial(dir: &Path) -> PathBuf {
+    dir.join("ballast.trial")
 }

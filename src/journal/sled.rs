@@ -61,8 +61,8 @@ impl Sled {
         remove_unfinished_snapshots(fs, path).map_err(io("clear"))?;
         let db = open_patiently(path)?;
         let mut store = Self { db: Some(db), file: fs.open(&path.join("db")).map_err(io("open"))? };
-        store.file.sync().map_err(io("sync"))?;
-        sync_store(fs, path).map_err(io("sync"))?;
+        let synced = store.file.sync().and_then(|()| sync_store(fs, path));
+        store.unless_lost(synced.map_err(io("sync")))?;
         let blobs = path.join("blobs");
         if exists(fs, &blobs).map_err(io("list"))? && !fs.list(&blobs).map_err(io("list"))?.is_empty() {
             return Err(SledFault::Broken { doing: "use", what: "its `blobs` is not empty".to_owned() });
@@ -84,14 +84,27 @@ impl Sled {
         frames: impl IntoIterator<Item = &'a Frame>,
     ) -> Result<(), SledFault> {
         let db = self.db();
-        guarded("append to", || {
+        let flushed = guarded("append to", || {
             for frame in frames {
                 db.insert(frame.key(), frame.value())?;
             }
-            db.flush()
-        })?;
+            db.flush().map(drop)
+        });
         // sled's flush ends in sync_file_range, which syncs neither length nor allocation nor the disk's cache.
-        self.file.sync().map_err(|source| SledFault::Io { doing: "sync", source })
+        let synced =
+            flushed.and_then(|()| self.file.sync().map_err(|source| SledFault::Io { doing: "sync", source }));
+        self.unless_lost(synced)
+    }
+
+    /// After a failed sync or write nobody can say what the file holds, and sled would go on writing to it when it is
+    /// closed: it is left open instead, until the process ends. But for a full disk, where the store is opened again as
+    /// soon as there is room.
+    fn unless_lost(&mut self, result: Result<(), SledFault>) -> Result<(), SledFault> {
+        let is_full = |fault: &SledFault| matches!(fault, SledFault::Io { source, .. } if super::ballast::is_full(source));
+        if result.as_ref().is_err_and(|fault| !is_full(fault)) {
+            std::mem::forget(self.db.take());
+        }
+        result
     }
 
     fn db(&self) -> &::sled::Db {
@@ -166,6 +179,9 @@ fn remove_unfinished_snapshots(fs: &dyn Fs, path: &Path) -> std::io::Result<()> 
 }
 
 fn open_patiently(path: &Path) -> Result<::sled::Db, SledFault> {
+    // sled's reading and writing wait for ever where not one of its threads could be started.
+    let trial = std::thread::Builder::new().spawn(|| ());
+    let _ = trial.map_err(|source| SledFault::Io { doing: "start a thread for", source })?.join();
     let start = Instant::now();
     loop {
         // No background flusher: every append is synced here, so it would only add a thread.
@@ -190,7 +206,7 @@ fn guarded<T>(doing: &'static str, call: impl FnOnce() -> ::sled::Result<T>) -> 
     QUIET.set(false);
     match result {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(::sled::Error::Io(source))) => Err(SledFault::Io { doing, source }),
+        Ok(Err(::sled::Error::Io(source))) => Err(SledFault::Io { doing, source: restored(source) }),
         Ok(Err(other)) => Err(SledFault::Broken { doing, what: other.to_string() }),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
@@ -198,6 +214,14 @@ fn guarded<T>(doing: &'static str, call: impl FnOnce() -> ::sled::Result<T>) -> 
             Err(SledFault::Broken { doing, what: text.unwrap_or_else(|| "sled panicked".to_owned()) })
         }
     }
+}
+
+/// sled keeps the first error that it meets, and hands out copies, in which the error number is only text
+/// (`Os { code: 28, kind: ...`).
+fn restored(error: std::io::Error) -> std::io::Error {
+    let text = error.to_string();
+    let number = text.strip_prefix("Os { code: ").and_then(|rest| rest.split(',').next()?.parse().ok());
+    number.filter(|_| error.raw_os_error().is_none()).map_or(error, std::io::Error::from_raw_os_error)
 }
 
 thread_local! {

@@ -105,15 +105,17 @@ impl<'fs> Store<'fs> {
     /// Opens the journal in the state directory `dir`, after comparing its two places and repairing one from the
     /// other if need be.
     pub fn open(fs: &'fs dyn Fs, dir: &Path) -> Result<Opened<'fs>, OpenError> {
-        let opened = match Self::open_once(fs, dir) {
+        match Self::open_once(fs, dir) {
             // sled's reopening needs room, and so do the copy to judge and a rebuild.
             Err(error) if error.is_full() && ballast::release(fs, dir).is_ok_and(|bytes| bytes > 0) => {
-                Self::open_once(fs, dir)?
+                Self::open_once(fs, dir)
             }
-            other => other?,
-        };
-        ballast::make_if_ample(fs, dir);
-        Ok(opened)
+            Err(error) => Err(error),
+            Ok(opened) => {
+                ballast::make_if_ample(fs, dir);
+                Ok(opened)
+            }
+        }
     }
 
     fn open_once(fs: &'fs dyn Fs, dir: &Path) -> Result<Opened<'fs>, OpenError> {
@@ -163,6 +165,11 @@ impl<'fs> Store<'fs> {
             }
         }
         Ok(())
+    }
+
+    /// Sets the ballast free if the disk is short of room, for work that must get through on a full one.
+    pub fn make_room(&self) {
+        ballast::release_if_short(self.fs, &self.dir);
     }
 
     /// The last record's place.
@@ -246,7 +253,7 @@ impl<'fs> Places<'fs, '_> {
     }
 
     fn clear_leftovers(&self) -> Result<(), OpenError> {
-        for path in [self.new_store(), self.copy(), self.new_twin()] {
+        for path in [self.new_store(), self.copy(), self.new_twin(), ballast::trial(self.dir)] {
             self.remove(&path)?;
         }
         Ok(())
@@ -282,8 +289,9 @@ impl<'fs> Places<'fs, '_> {
         }
         match Sled::open(self.fs, copy).and_then(|sled| sled.pairs()) {
             Ok(pairs) => Ok(Reading::of_pairs(&pairs)),
-            Err(SledFault::Io { doing, source }) if ballast::is_full(&source) => {
-                Err(OpenError::Store(SledFault::Io { doing, source }))
+            // What the system refuses to do with the copy says nothing about the store.
+            Err(SledFault::Io { source, .. }) if source.raw_os_error().is_some() => {
+                Err(OpenError::io("use", copy, source))
             }
             Err(fault) => Ok(Reading::broken(with_cause(&fault))),
         }

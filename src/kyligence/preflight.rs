@@ -102,8 +102,8 @@ pub struct Facts {
     pub space: Vec<Space>,
     /// Whether the home's parent and the spare tree's place are one file system.
     pub same_file_system: bool,
-    /// Whether entries can be made and renamed in the home's parent.
-    pub parent_writable: bool,
+    /// Why entries cannot be made and renamed in the home's parent; `None` if they can.
+    pub parent_closed: Option<String>,
     /// The user that kytx runs as.
     pub own_uid: u32,
     /// The user that owns the home.
@@ -281,8 +281,8 @@ fn judge_places(facts: &Facts, findings: &mut Vec<Finding>) {
         let fix = "leave the state directory beside the home, or give one on its file system";
         findings.push(Finding::new(P10, Block, what, fix));
     }
-    if !facts.parent_writable {
-        let what = "nothing can be created in the directory that holds the home";
+    if let Some(why) = &facts.parent_closed {
+        let what = format!("nothing can be created in the directory that holds the home: {why}");
         findings.push(Finding::new(
             P11,
             Block,
@@ -325,7 +325,7 @@ mod tests {
             processes: Processes::default(),
             space: vec![Space { at: "/opt".into(), needed_bytes: 10 << 20, free_bytes: 20 << 20 }],
             same_file_system: true,
-            parent_writable: true,
+            parent_closed: None,
             own_uid: 1000,
             home_uid: 1000,
             service_uid: Some(1000),
@@ -373,7 +373,7 @@ mod tests {
             (|f| f.space[0].free_bytes = 1 << 20, P8, Block),
             (|f| f.space[0].free_bytes = (10 << 20) + 1, P8, Warn),
             (|f| f.same_file_system = false, P10, Block),
-            (|f| f.parent_writable = false, P11, Block),
+            (|f| f.parent_closed = Some(String::new()), P11, Block),
             (|f| f.home_uid = 1, P11, Block),
             (|f| f.service_uid = Some(1), P11, Warn),
         ];

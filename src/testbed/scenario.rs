@@ -289,7 +289,7 @@ impl Scenario {
 
     fn build_home(&mut self) -> io::Result<()> {
         let parent = self.root.join(if self.options.blank { "opt with blank" } else { "opt" });
-        fs::create_dir(&parent)?;
+        fs::create_dir_all(&parent)?;
         self.real_home = parent.join(if self.options.home_link { "kyligence-old" } else { "kyligence" });
         self.home = parent.join("kyligence");
         if self.options.home_link {

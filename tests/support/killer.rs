@@ -1,39 +1,15 @@
 //! SIGKILL at the n-th system call that changes something: by counting, never by sleeping.
 //!
-//! The program runs under ptrace. Every thread stops at the entry of every system call, and the tracer, one thread,
-//! sees the stops one after the other; so the calls of all threads together have one order, and when the n-th one is
-//! about to happen, n - 1 have happened or are under way, and it itself never does.
+//! The program runs under the tracer, which gives the calls of all threads one order. When the n-th one is about to
+//! happen, n - 1 have happened or are under way, and it itself never does.
 
-#![allow(
-    unsafe_code,
-    reason = "ptrace and waitpid have no safe form; nothing but these two calls is in an unsafe block"
-)]
+use std::fs;
+use std::process::Command;
 
-use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read, Seek};
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use libc::{c_int, c_long, pid_t};
 
-use libc::{c_int, c_long, c_void, pid_t};
-
-/// Whose calls count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Counted {
-    /// Those of the program's own threads. What it starts runs untraced, at full speed.
-    Own,
-    /// Those of everything that it starts as well.
-    Descendants,
-}
-
-/// Who is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Victims {
-    /// The program alone: what it started goes on.
-    Program,
-    /// The program and all of its descendants. A daemon that has lost its parent is none.
-    Descendants,
-}
+use super::tracer::{Call, Then, Watcher, trace};
+pub use super::tracer::{Counted, Victims};
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,149 +53,47 @@ pub fn run_killed_after(
     counted: Counted,
     victims: Victims,
 ) -> Traced {
-    // A thread of its own: ptrace is bound to the thread that spawned the tracee, waiting for "any child" must not
-    // take away another test's, and its end lets go of whatever is still traced.
-    let tracer = std::thread::spawn(move || trace(command, (records, n), counted, victims).unwrap());
-    tracer.join().expect("the tracer works")
+    let killer = Killer { records, n, since: 0, victims, count: 0, twin_writes: Vec::new() };
+    let (ended, killer) = trace(command, counted, None, killer);
+    let outcome = if ended.killed {
+        assert_eq!(ended.code, -libc::SIGKILL, "a killed program ends by the kill");
+        Outcome::Killed
+    } else {
+        Outcome::Finished { count: killer.count, code: ended.code }
+    };
+    Traced { outcome, stdout: ended.stdout, stderr: ended.stderr, twin_writes: killer.twin_writes }
 }
 
-fn trace(
-    mut command: Command,
-    (records, n): (usize, u64),
-    counted: Counted,
-    victims: Victims,
-) -> io::Result<Traced> {
-    let (mut out, mut err) = (tempfile::tempfile()?, tempfile::tempfile()?);
-    command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(err.try_clone()?);
-    // SAFETY: between fork and exec it makes one system call and allocates nothing.
-    unsafe {
-        command.pre_exec(|| ptrace(libc::PTRACE_TRACEME, 0, 0, 0).map(drop));
-    }
-    let program = command.spawn()?.id() as pid_t;
-    let mut tracer = Tracer {
-        program,
-        records,
-        n,
-        since: 0,
-        counted,
-        victims,
-        count: 0,
-        twin_writes: Vec::new(),
-        known: HashSet::from([program]),
-        killed: false,
-    };
-    let code = tracer.run()?;
-    let outcome = match code {
-        code if tracer.killed => {
-            assert_eq!(code, -libc::SIGKILL, "a killed program ends by the kill");
-            Outcome::Killed
-        }
-        code => Outcome::Finished { count: tracer.count, code },
-    };
-    let (stdout, stderr) = (read_all(&mut out)?, read_all(&mut err)?);
-    Ok(Traced { outcome, stdout, stderr, twin_writes: tracer.twin_writes })
-}
-
-struct Tracer {
-    program: pid_t,
+struct Killer {
     records: usize,
     n: u64,
     /// How many calls there were since that record.
     since: u64,
-    counted: Counted,
     victims: Victims,
     count: u64,
     twin_writes: Vec<u64>,
-    /// Threads and processes that have made their first stop.
-    known: HashSet<pid_t>,
-    killed: bool,
 }
 
-impl Tracer {
-    /// Returns how the program ended.
-    fn run(&mut self) -> io::Result<i32> {
-        let (pid, status) = wait(self.program)?;
-        assert!(pid == self.program && libc::WIFSTOPPED(status), "the program stops at its exec");
-        let mut options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_TRACEEXEC;
-        if self.counted == Counted::Descendants {
-            options |= libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK;
-        }
-        ptrace(libc::PTRACE_SETOPTIONS, self.program, 0, options as usize)?;
-        go_on(self.program, 0);
-        loop {
-            let (pid, status) = wait(-1)?;
-            if libc::WIFSTOPPED(status) {
-                self.stopped(pid, status)?;
-            } else if pid == self.program {
-                return Ok(if libc::WIFEXITED(status) {
-                    libc::WEXITSTATUS(status)
-                } else {
-                    -libc::WTERMSIG(status)
-                });
+impl Watcher for Killer {
+    fn entry(&mut self, call: &Call) -> Then {
+        if let Some(change) = change(call.pid, call.number, &call.args) {
+            self.count += 1;
+            self.since += u64::from(self.twin_writes.len() >= self.records);
+            if change == Change::Twin {
+                self.twin_writes.push(self.count);
+            }
+            if self.n != 0 && self.since == self.n {
+                return Then::Kill(self.victims);
             }
         }
-    }
-
-    fn stopped(&mut self, pid: pid_t, status: c_int) -> io::Result<()> {
-        let signal = libc::WSTOPSIG(status);
-        let is_new = self.known.insert(pid);
-        if signal == libc::SIGTRAP | 0x80 {
-            if let Some(change) = self.counted_change(pid) {
-                self.count += 1;
-                self.since += u64::from(self.twin_writes.len() >= self.records);
-                if change == Change::Twin {
-                    self.twin_writes.push(self.count);
-                }
-                if self.n != 0 && self.since == self.n {
-                    return self.kill();
-                }
-            }
-            go_on(pid, 0);
-        } else if status >> 16 != 0 || (is_new && signal == libc::SIGSTOP) {
-            // An event of the tracing itself, or the stop with which a new thread begins.
-            go_on(pid, 0);
-        } else {
-            go_on(pid, signal);
-        }
-        Ok(())
-    }
-
-    fn counted_change(&self, pid: pid_t) -> Option<Change> {
-        if self.killed {
-            return None;
-        }
-        // struct ptrace_syscall_info: the kind of stop in the first byte, then number and arguments from byte 24 on.
-        let mut info = [0_u64; 11];
-        let address = info.as_mut_ptr() as usize;
-        let read = ptrace(libc::PTRACE_GET_SYSCALL_INFO, pid, size_of_val(&info), address);
-        if read.is_err() || info[0].to_ne_bytes()[0] != PTRACE_SYSCALL_INFO_ENTRY {
-            return None;
-        }
-        change(pid, info[3] as c_long, &info[4..10])
-    }
-
-    fn kill(&mut self) -> io::Result<()> {
-        self.killed = true;
-        let mut doomed = vec![self.program];
-        if self.victims == Victims::Descendants {
-            doomed.extend(descendants(self.program)?);
-        }
-        for pid in doomed {
-            let pid = rustix::process::Pid::from_raw(pid).expect("BUG: a process has a number");
-            // One that has just ended needs no killing.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
-        }
-        Ok(())
+        Then::Happen
     }
 }
 
-fn go_on(pid: pid_t, signal: c_int) {
-    // It may have been killed while it was stopped; the wait then tells.
-    let _ = ptrace(libc::PTRACE_SYSCALL, pid, 0, signal as usize);
+/// Whether a call counts.
+pub fn is_change(call: &Call) -> bool {
+    change(call.pid, call.number, &call.args).is_some()
 }
-
-/// The kind of stop before a system call, in `linux/ptrace.h`.
-const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
 
 /// What a counted call does.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -313,57 +187,4 @@ fn written(pid: pid_t, fd: u64) -> Option<Change> {
     let path = path.to_string_lossy();
     let on_disk = path.starts_with('/') && !path.starts_with("/dev/") && !path.ends_with(" (deleted)");
     on_disk.then_some(if name.starts_with("journal.log") { Change::Twin } else { Change::Other })
-}
-
-fn descendants(program: pid_t) -> io::Result<Vec<pid_t>> {
-    let mut parents = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let entry = entry?;
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<pid_t>().ok()) else {
-            continue;
-        };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        // After the name, which is in brackets and may hold anything: the state, then the parent.
-        let parent =
-            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<pid_t>().ok());
-        parents.extend(parent.map(|parent| (pid, parent)));
-    }
-    let mut found = vec![program];
-    let mut next = 0;
-    while next < found.len() {
-        let parent = found[next];
-        found.extend(parents.iter().filter(|(_, its)| *its == parent).map(|(pid, _)| *pid));
-        next += 1;
-    }
-    found.remove(0);
-    Ok(found)
-}
-
-fn wait(pid: pid_t) -> io::Result<(pid_t, c_int)> {
-    loop {
-        let mut status = 0;
-        // SAFETY: the status is a live integer. __WNOTHREAD: children of other threads are not ours.
-        let found = unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
-        if found >= 0 {
-            return Ok((found, status));
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-}
-
-fn ptrace(request: libc::c_uint, pid: pid_t, address: usize, data: usize) -> io::Result<c_long> {
-    // SAFETY: for each request made here, `address` and `data` are what it documents; the one that writes memory is
-    // given a live buffer and its size.
-    let answer = unsafe { libc::ptrace(request, pid, address as *mut c_void, data as *mut c_void) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(answer) }
-}
-
-fn read_all(file: &mut File) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

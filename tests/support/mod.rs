@@ -8,10 +8,15 @@
     reason = "each test uses a part of it; it touches test machines only, and a grid prints what it explored"
 )]
 
+pub mod calls;
 pub mod census;
 pub mod commands;
+pub mod injector;
 pub mod killer;
 pub mod snapshot;
+pub mod tracer;
+pub mod verdict;
+pub mod volume;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -58,7 +63,11 @@ impl Machine {
 
     /// Builds it in a directory of its own below this one.
     pub fn within(parent: &Path, options: &Options) -> Self {
-        let dir = tempfile::Builder::new().prefix("kytx-").tempdir_in(parent).unwrap();
+        Self::of(tempfile::Builder::new().prefix("kytx-").tempdir_in(parent).unwrap(), options)
+    }
+
+    /// Builds it in this directory.
+    pub fn of(dir: tempfile::TempDir, options: &Options) -> Self {
         let scenario = Scenario::build(dir.path(), options).unwrap();
         Self { scenario, dir }
     }

@@ -1,0 +1,95 @@
+//! What the operator must be told when a call failed, and when kytx may go on without a word.
+
+use crate::scene::{Job, Scene, is_full};
+use crate::support::injector::{Fault, Injector};
+use crate::support::tracer::Ended;
+
+/// The exit codes of a run in which a call failed: refused and nothing changed, stopped part-way, journal unusable.
+const CODES: [i32; 3] = [3, 4, 9];
+
+/// What is wrong with how the command ended.
+pub fn wrong(job: &Job, ended: &Ended, injector: &Injector) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for word in ["panicked", "BUG:"] {
+        if ended.stderr.contains(word) {
+            wrong.push(format!("it says `{word}`"));
+        }
+    }
+    if ended.code == 0 {
+        wrong.extend((!may_go_on(job, injector)).then(|| "the failure was passed over".to_owned()));
+        return wrong;
+    }
+    if must_go_on(job) {
+        wrong.push("it did not go on".to_owned());
+    }
+    if job.scene == Scene::Verify && ended.code == 6 {
+        // The backup cannot be read: a finding, which names it.
+        return wrong;
+    }
+    if !CODES.contains(&ended.code) {
+        wrong.push(format!("exit code {}", ended.code));
+    }
+    let mut from = 0;
+    for part in ["kytx: ", "\n  why:   ", "\n  state: ", "\n  type:  "] {
+        match ended.stderr[from..].find(part) {
+            Some(at) => from += at + part.len(),
+            None => wrong.push(format!("no `{}` in the message", part.trim())),
+        }
+    }
+    if let (Fault::Errno(errno), true) = (job.accident.fault, injector.failures > 0)
+        && !ended.stderr.contains(&format!("(os error {errno})"))
+    {
+        wrong.push("the message does not name the error".to_owned());
+    }
+    wrong
+}
+
+/// Whether the failure is none for kytx: an old kernel, fewer bytes than asked for, an interruption.
+fn must_go_on(job: &Job) -> bool {
+    matches!(job.accident.fault, Fault::Short | Fault::Errno(libc::ENOSYS | libc::EINVAL | libc::EINTR))
+}
+
+/// Whether kytx may end well although the call failed.
+fn may_go_on(job: &Job, injector: &Injector) -> bool {
+    let site = &job.accident.site;
+    // An opening that finds no room sets the ballast free, and begins anew.
+    let has_ballast = injector.in_opening && is_full(job.accident.fault);
+    let is_of_journal = site.on.starts_with("state/journal") || site.on == "state/";
+    must_go_on(job)
+        || (has_ballast && is_of_journal)
+        || SPARED.iter().any(|(call, on, phase)| {
+            matches(call, site.call) && matches(on, &site.on) && matches(phase, &site.standing.phase)
+        })
+}
+
+/// Calls whose failure harms nothing: by call, what it is on, and the phase; a star stands for any ending.
+const SPARED: [(&str, &str, &str); 13] = [
+    // For people, and as a precaution.
+    ("*", "state/holder.json*", "*"),
+    ("*", "state/ballast*", "*"),
+    ("*", "state/log/*", "*"),
+    // A look at how much room there is, to make the ballast anew.
+    ("statfs", "state/*", "*"),
+    // Other people's processes, which may be gone by the time they are looked at.
+    ("*", "proc", "*"),
+    ("*", "sys", "*"),
+    // One of many questions to a service until it answers.
+    ("socket", "-", "*"),
+    // A thread more, which work is the faster for.
+    ("clone3", "-", "*"),
+    // What may hold passwords is told, and removed by the next run.
+    ("*", "state/plan", "ended"),
+    ("unlink*", "state/plan/content-N", "ended"),
+    // A last look at what is left for the operator.
+    ("newfstatat", "opt/kyligence.backup.tar.gz", "ended"),
+    ("newfstatat", "state/backup/*", "ended"),
+    // sled's own sync when it is closed: every record was synced before.
+    ("fsync", "state/journal/db", "applied"),
+];
+
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(start) => text.starts_with(start),
+        None => text == pattern,
+    }
+}
