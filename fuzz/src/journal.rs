@@ -189,7 +189,9 @@ impl Script<'_> {
             }
             Err(error) => {
                 assert!(self.faulty, "cannot create: {error:?}");
-                // The script goes on: the next opening finds it or creates it.
+                // The script goes on: the next opening finds it or creates it. The twin is published first, so the store
+                // may be missing.
+                self.harm.store = true;
                 true
             }
         }
