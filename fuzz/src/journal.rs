@@ -42,6 +42,7 @@ enum Damage {
 }
 
 /// How much of the two places can still be trusted.
+#[allow(clippy::struct_excessive_bools, reason = "a table of marks")]
 #[derive(Clone, Copy, Debug, Default)]
 struct Harm {
     store: bool,
