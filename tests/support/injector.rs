@@ -341,10 +341,8 @@ impl Watcher for Injector {
             return Then::Happen;
         }
         // sled takes an interruption for an error, and local file systems interrupt nothing that is about their files.
-        if ["state/journal/", "state/journal.copy", "state/journal.new"]
-            .iter()
-            .any(|store| on.starts_with(store))
-        {
+        let is_store = ["state/journal/", "state/journal.copy", "state/journal.new"];
+        if on == "state/journal" || is_store.iter().any(|store| on.starts_with(store)) {
             seen.ways &= !WAITS;
         }
         let is_journal = ["state/journal.log", "state/journal/"].iter().any(|start| on.starts_with(start));
