@@ -3,7 +3,8 @@
 //!
 //! Whatever failed, kytx says so in its four parts or goes on where it may, and once the cause is gone `resume` ends in
 //! the new release and `abort` in the old one, byte for byte. On a disk that is still full `abort` works, too.
-//! `KYTX_SEED` repeats a run.
+//! `KYTX_SEED` repeats a run, `KYTX_FAULT` picks what holds these words in its line of the list of regressions, and
+//! `KYTX_MINUTES` ends a long run in good order.
 
 #![allow(clippy::disallowed_methods, reason = "it looks into test machines")]
 #![allow(

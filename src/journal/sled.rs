@@ -61,8 +61,8 @@ impl Sled {
         remove_unfinished_snapshots(fs, path).map_err(io("clear"))?;
         let db = open_patiently(path)?;
         let mut store = Self { db: Some(db), file: fs.open(&path.join("db")).map_err(io("open"))? };
-        let synced = store.file.sync().and_then(|()| sync_store(fs, path));
-        store.unless_lost(synced.map_err(io("sync")))?;
+        store.file.sync().map_err(io("sync"))?;
+        sync_store(fs, path).map_err(io("sync"))?;
         let blobs = path.join("blobs");
         if exists(fs, &blobs).map_err(io("list"))? && !fs.list(&blobs).map_err(io("list"))?.is_empty() {
             return Err(SledFault::Broken { doing: "use", what: "its `blobs` is not empty".to_owned() });
@@ -84,27 +84,14 @@ impl Sled {
         frames: impl IntoIterator<Item = &'a Frame>,
     ) -> Result<(), SledFault> {
         let db = self.db();
-        let flushed = guarded("append to", || {
+        guarded("append to", || {
             for frame in frames {
                 db.insert(frame.key(), frame.value())?;
             }
-            db.flush().map(drop)
-        });
+            db.flush()
+        })?;
         // sled's flush ends in sync_file_range, which syncs neither length nor allocation nor the disk's cache.
-        let synced =
-            flushed.and_then(|()| self.file.sync().map_err(|source| SledFault::Io { doing: "sync", source }));
-        self.unless_lost(synced)
-    }
-
-    /// After a failed sync or write nobody can say what the file holds, and sled would go on writing to it when it is
-    /// closed: it is left open instead, until the process ends. But for a full disk, where the store is opened again as
-    /// soon as there is room.
-    fn unless_lost(&mut self, result: Result<(), SledFault>) -> Result<(), SledFault> {
-        let is_full = |fault: &SledFault| matches!(fault, SledFault::Io { source, .. } if super::ballast::is_full(source));
-        if result.as_ref().is_err_and(|fault| !is_full(fault)) {
-            std::mem::forget(self.db.take());
-        }
-        result
+        self.file.sync().map_err(|source| SledFault::Io { doing: "sync", source })
     }
 
     fn db(&self) -> &::sled::Db {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kytx::testbed::Options;
 
@@ -71,7 +71,12 @@ struct Tally {
 fn work(options: &Options, jobs: &Mutex<Vec<Job>>, tally: &Mutex<Tally>) {
     let begun = Instant::now();
     let mut stage = Stage::new(&scratch(), options);
+    let limit =
+        std::env::var("KYTX_MINUTES").ok().and_then(|text| text.parse().ok()).map(Duration::from_mins);
     while let Some(job) = take(jobs, stage.applied) {
+        if limit.is_some_and(|limit| begun.elapsed() > limit) {
+            return;
+        }
         let found = stage.perform(&job);
         // A machine that shows a violation says nothing about the next state, and a commit is final.
         if !found.violations.is_empty() || job.scene == Scene::Commit {

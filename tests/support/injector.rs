@@ -341,7 +341,8 @@ impl Watcher for Injector {
             return Then::Happen;
         }
         // sled takes an interruption for an error, and local file systems interrupt nothing that is about their files.
-        if on.starts_with("state/journal") && ["pread64", "pwrite64"].contains(&seen.name) {
+        let is_store = ["state/journal/", "state/journal.copy", "state/journal.new"];
+        if on == "state/journal" || is_store.iter().any(|store| on.starts_with(store)) {
             seen.ways &= !WAITS;
         }
         let is_journal = ["state/journal.log", "state/journal/"].iter().any(|start| on.starts_with(start));

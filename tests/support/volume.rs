@@ -58,7 +58,10 @@ impl Volume {
     /// After [`fail_read_only`]: what a reboot does. Whoever uses it has ended.
     pub fn renew(&self) -> Result<(), String> {
         let image = self.image.as_ref().expect("BUG: only a file system with a medium comes back");
-        run("umount", &[&shown(&self.at)])?;
+        // What has been killed may still be on its way out.
+        crate::support::wait_until("nobody uses the file system", || {
+            run("umount", &[&shown(&self.at)]).is_ok()
+        });
         run("mount", &["-o", "loop", &shown(image), &shown(&self.at)])
     }
 }
