@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::fs::{Attrs, Fs, FsFile, Kind, Meta, Timestamp, Xattr};
+use super::fs::{Attrs, Fs, FsFile, Kind, Meta, Site, Timestamp, Xattr};
 
 /// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +45,7 @@ impl Seek for OsFile {
 }
 
 impl FsFile for OsFile {
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync_for(&mut self, _: Site) -> io::Result<()> {
         // fsync, not fdatasync: a file that is carried also has times and modes to keep.
         self.0.sync_all()
     }
@@ -251,12 +251,12 @@ impl Fs for OsFs {
         Ok(sys::rmdir(path)?)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+    fn sync_dir_for(&self, dir: &Path, _: Site) -> io::Result<()> {
         let dir = sys::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(sys::fsync(&dir)?)
     }
 
-    fn sync_fs(&self, path: &Path) -> io::Result<()> {
+    fn sync_fs_for(&self, path: &Path, _: Site) -> io::Result<()> {
         if !kernel_at_least(5, 8) {
             return Err(io::ErrorKind::Unsupported.into());
         }
