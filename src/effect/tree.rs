@@ -92,9 +92,13 @@ pub fn atomic_write(fs: &dyn Fs, path: &Path, content: &[u8], mode: u32) -> io::
 }
 
 /// Makes a directory and those above it that are missing, each durable before the next.
+///
+/// So is the lowest that is there: a kytx that was killed may have made it and not got to its sync.
 pub fn make_dirs(fs: &dyn Fs, dir: &Path, mode: u32) -> io::Result<()> {
     match stat_opt(fs, dir).context("look at", dir)? {
-        Some(Meta { kind: Kind::Dir, .. }) => return Ok(()),
+        Some(Meta { kind: Kind::Dir, .. }) => {
+            return fs.sync_dir(parent_of(dir)).context("sync", parent_of(dir));
+        }
         Some(_) => {
             return Err(io::Error::new(
                 io::ErrorKind::NotADirectory,

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use super::codec::Frame;
 use super::decide::Pair;
 use crate::effect::fs::{Fs, FsFile, Kind, exists, read_file};
-use crate::effect::tree::parent_of;
 
 /// sled frees its own lock some time after the last handle is dropped.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -124,8 +123,7 @@ impl Sled {
         let io = |doing| move |source| SledFault::Io { doing, source };
         remove_unfinished_snapshots(fs, path).map_err(io("clear"))?;
         let table = tables.open(path)?;
-        let mut store = Self { table, file: fs.open(&path.join("db")).map_err(io("open"))? };
-        store.file.sync().map_err(io("sync"))?;
+        let store = Self { table, file: fs.open(&path.join("db")).map_err(io("open"))? };
         sync_store(fs, path).map_err(io("sync"))?;
         let blobs = path.join("blobs");
         if exists(fs, &blobs).map_err(io("list"))? && !fs.list(&blobs).map_err(io("list"))?.is_empty() {
@@ -178,7 +176,8 @@ pub(super) fn copy_for_judgement(fs: &dyn Fs, from: &Path, to: &Path) -> Result<
     Ok(())
 }
 
-/// Syncs every file of the store, its directories and the directory that holds it: sled syncs no directory ever.
+/// Syncs every file of the store and its directories: sled syncs no directory ever. The store's own name is synced by
+/// whoever gives it.
 pub(super) fn sync_store(fs: &dyn Fs, path: &Path) -> std::io::Result<()> {
     for name in fs.list(path)? {
         let child = path.join(name);
@@ -188,8 +187,7 @@ pub(super) fn sync_store(fs: &dyn Fs, path: &Path) -> std::io::Result<()> {
             Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::Device => {}
         }
     }
-    fs.sync_dir(path)?;
-    fs.sync_dir(parent_of(path))
+    fs.sync_dir(path)
 }
 
 /// A kill while sled renews its snapshot leaves `snap.N.generating`, which no later open survives.

@@ -119,11 +119,7 @@ impl<'fs> Store<'fs> {
     }
 
     /// The same over another sled than the real one.
-    pub fn open_over(
-        fs: &'fs dyn Fs,
-        tables: &'fs dyn Tables,
-        dir: &Path,
-    ) -> Result<Opened<'fs>, OpenError> {
+    pub fn open_over(fs: &'fs dyn Fs, tables: &'fs dyn Tables, dir: &Path) -> Result<Opened<'fs>, OpenError> {
         let opened = match Self::open_once(fs, tables, dir) {
             // sled's reopening needs room, and so do the copy to judge and a rebuild.
             Err(error) if error.is_full() && ballast::release(fs, dir).is_ok_and(|bytes| bytes > 0) => {
@@ -135,11 +131,7 @@ impl<'fs> Store<'fs> {
         Ok(opened)
     }
 
-    fn open_once(
-        fs: &'fs dyn Fs,
-        tables: &'fs dyn Tables,
-        dir: &Path,
-    ) -> Result<Opened<'fs>, OpenError> {
+    fn open_once(fs: &'fs dyn Fs, tables: &'fs dyn Tables, dir: &Path) -> Result<Opened<'fs>, OpenError> {
         let places = Places { fs, tables, dir };
         let twin = match twin::scan(fs, dir) {
             Err(OpenError::Io { source, .. }) if is_bad_medium(&source) => {

@@ -21,7 +21,9 @@ use crate::backup::manifest::Manifest;
 use crate::backup::walk::Contents;
 use crate::digest::Digest;
 use crate::effect::fs::{Fs, Kind, Meta, Timestamp, read_file, stat_opt};
-use crate::effect::tree::{Context, atomic_write, copy_attrs, copy_tree, parent_of, remove_tree, resolve, sibling};
+use crate::effect::tree::{
+    Context, atomic_write, copy_attrs, copy_tree, parent_of, remove_tree, resolve, sibling,
+};
 use crate::engine::{MutationError, Sight, Task};
 use crate::kyligence::carry::{CarryItem, CarryList, How};
 use crate::raw_path::RawPath;

@@ -63,7 +63,11 @@ pub enum Fate {
     Lost,
     Kept,
     /// Of a write: the units of so many bytes whose bit is set, and the whole length or only what they need.
-    Torn { unit_bytes: u64, mask: u64, whole_length: bool },
+    Torn {
+        unit_bytes: u64,
+        mask: u64,
+        whole_length: bool,
+    },
 }
 
 /// A disk on its way through a log.
@@ -90,17 +94,19 @@ impl<'a> Walk<'a> {
         Self { model, log, at: 0, durable: base.clone(), pending, half_synced, acknowledged }
     }
 
-    /// Goes past one more change. Returns whether it changed what a crash may leave.
+    /// Goes past one more entry of the log. Returns whether a crash there can leave anything new.
     pub fn step(&mut self) -> bool {
         let index = self.at;
         self.at += 1;
         match &self.log[index].0 {
             Op::Acknowledged(count) => self.acknowledged = *count,
             op @ (Op::Make(..) | Op::Commit(_)) => self.durable.apply(op, self.log[index].1),
-            Op::Names(..) | Op::Write(..) | Op::Len(..) | Op::Attrs(..) | Op::Xattr(..) => self.pending.push(index),
-            Op::SyncAll(_) => self.force(|_, _| true),
-            Op::SyncFile(ino, _) => self.sync(*ino, false),
-            Op::SyncDir(ino, _) => self.sync(*ino, true),
+            Op::Names(..) | Op::Write(..) | Op::Len(..) | Op::Attrs(..) | Op::Xattr(..) => {
+                self.pending.push(index)
+            }
+            Op::SyncAll => self.force(|_, _| true),
+            Op::SyncFile(ino) => self.sync(*ino, false),
+            Op::SyncDir(ino) => self.sync(*ino, true),
         }
         !matches!(self.log[index].0, Op::Make(..))
     }
@@ -111,7 +117,8 @@ impl<'a> Walk<'a> {
             Model::Strict => self.force(|_, op| data_of(op) == Some(ino) || attrs_of(op) == Some(ino)),
             Model::Ordered => {
                 let has_data = self.pending.iter().any(|index| data_of(&self.log[*index].0) == Some(ino));
-                let last = self.pending.iter().rev().find(|index| touches(&self.log[**index].0, ino)).copied();
+                let last =
+                    self.pending.iter().rev().find(|index| touches(&self.log[**index].0, ino)).copied();
                 let until = if has_data { Some(usize::MAX) } else { last };
                 self.force(|index, op| match data_of(op) {
                     Some(of) => of == ino,
@@ -174,11 +181,6 @@ impl<'a> Walk<'a> {
             }
             !forced
         });
-    }
-
-    /// The pending changes, by place in the log.
-    pub fn pending(&self) -> &[usize] {
-        &self.pending
     }
 
     /// What the disk holds if these are the fates of the pending changes.
@@ -330,7 +332,18 @@ impl<'a> Walk<'a> {
             (metadata, Box::new(move |place| if place == write { fate } else { Fate::Kept }))
         } else {
             let kept = draw.next() as usize % (metadata + 1);
-            (kept, Box::new(move |place| if draw.next() % 3 == 0 { self.page_tear(place, draw.next() as usize) } else if draw.next() % 2 == 0 { Fate::Lost } else { Fate::Kept }))
+            (
+                kept,
+                Box::new(move |place| {
+                    if draw.next() % 3 == 0 {
+                        self.page_tear(place, draw.next() as usize)
+                    } else if draw.next() % 2 == 0 {
+                        Fate::Lost
+                    } else {
+                        Fate::Kept
+                    }
+                }),
+            )
         };
         let mut seen = 0;
         let mut broken: BTreeSet<Ino> = BTreeSet::new();
@@ -403,9 +416,8 @@ fn depends(later: &Op, earlier: &Op) -> bool {
     let (Op::Names(later, later_moved), Op::Names(earlier, earlier_moved)) = (later, earlier) else {
         return false;
     };
-    let same_name = later
-        .iter()
-        .any(|put| earlier.iter().any(|other| (other.dir, &other.name) == (put.dir, &put.name)));
+    let same_name =
+        later.iter().any(|put| earlier.iter().any(|other| (other.dir, &other.name) == (put.dir, &put.name)));
     same_name || later_moved.iter().any(|ino| earlier_moved.contains(ino))
 }
 

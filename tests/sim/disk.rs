@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use kytx::effect::fs::{Attrs, Kind, Site, Timestamp};
+use kytx::effect::fs::{Attrs, Kind, Timestamp};
 
 /// The number of an inode.
 pub type Ino = u64;
@@ -22,13 +22,35 @@ pub const BLOCK: u64 = 4096;
 /// What the product's database holds: it has a durability of its own.
 pub type Database = BTreeMap<String, Vec<u8>>;
 
+/// What was written to a block; zeros follow where it is short.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Block {
+    bytes: Vec<u8>,
+    /// Stands for the bytes where states are told apart, as hashing them in each would take longer than all the rest.
+    sum: u64,
+}
+
+impl Block {
+    fn change(&mut self, change: impl FnOnce(&mut Vec<u8>)) {
+        change(&mut self.bytes);
+        let sum = blake3::hash(&self.bytes);
+        self.sum = u64::from_le_bytes(*sum.as_bytes().first_chunk().expect("BUG: it is longer"));
+    }
+}
+
+impl Hash for Block {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.sum.hash(hasher);
+    }
+}
+
 /// Bytes with holes: a block that was never written is one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Content {
     /// The length in bytes.
     pub size: u64,
-    /// What was written, by number of the block; zeros follow where a block is short.
-    blocks: BTreeMap<u64, Arc<Vec<u8>>>,
+    /// By number.
+    blocks: BTreeMap<u64, Arc<Block>>,
 }
 
 impl Content {
@@ -38,11 +60,12 @@ impl Content {
         while !bytes.is_empty() {
             let offset = (at % BLOCK) as usize;
             let count = bytes.len().min(BLOCK as usize - offset);
-            let block = Arc::make_mut(self.blocks.entry(at / BLOCK).or_default());
-            if block.len() < offset + count {
-                block.resize(offset + count, 0);
-            }
-            block[offset..offset + count].copy_from_slice(&bytes[..count]);
+            Arc::make_mut(self.blocks.entry(at / BLOCK).or_default()).change(|block| {
+                if block.len() < offset + count {
+                    block.resize(offset + count, 0);
+                }
+                block[offset..offset + count].copy_from_slice(&bytes[..count]);
+            });
             at += count as u64;
             bytes = &bytes[count..];
             self.size = self.size.max(at);
@@ -54,7 +77,7 @@ impl Content {
         if size < self.size {
             self.blocks.retain(|number, _| number * BLOCK < size);
             if let Some(last) = self.blocks.get_mut(&(size / BLOCK)) {
-                Arc::make_mut(last).truncate((size % BLOCK) as usize);
+                Arc::make_mut(last).change(|block| block.truncate((size % BLOCK) as usize));
             }
         }
         self.size = size;
@@ -68,7 +91,7 @@ impl Content {
             let (at, offset) = (at + done as u64, ((at + done as u64) % BLOCK) as usize);
             let part = &mut buffer[done..count.min(done + BLOCK as usize - offset)];
             part.fill(0);
-            if let Some(block) = self.blocks.get(&(at / BLOCK))
+            if let Some(block) = self.blocks.get(&(at / BLOCK)).map(|block| &block.bytes)
                 && offset < block.len()
             {
                 let there = part.len().min(block.len() - offset);
@@ -173,11 +196,11 @@ pub enum Op {
     /// An extended attribute set.
     Xattr(Ino, Vec<u8>, Vec<u8>),
     /// A file forced to the medium.
-    SyncFile(Ino, Site),
+    SyncFile(Ino),
     /// A directory forced to the medium.
-    SyncDir(Ino, Site),
+    SyncDir(Ino),
     /// Everything forced to the medium.
-    SyncAll(Site),
+    SyncAll,
     /// The product's database has committed.
     Commit(Arc<Database>),
     /// So many records of the journal are acknowledged.
@@ -245,7 +268,7 @@ impl Image {
                 node.ctime = node.ctime.max(time);
             }
             Op::Commit(database) => self.database = Arc::clone(database),
-            Op::SyncFile(..) | Op::SyncDir(..) | Op::SyncAll(_) | Op::Acknowledged(_) => {}
+            Op::SyncFile(_) | Op::SyncDir(_) | Op::SyncAll | Op::Acknowledged(_) => {}
         }
     }
 

@@ -1,12 +1,9 @@
 //! Crash points, choices, recoveries: the exploration of one history, and of histories that begin in its crashes.
 
-use std::collections::HashSet;
-use std::sync::Mutex;
-
 use kytx::txn::{AbortReason, Phase, Record};
 
 use crate::crash::{Draw, Model, Walk};
-use crate::disk::Image;
+use crate::disk::{Image, Op};
 use crate::promise::Promise;
 use crate::run::{Boot, End, Fault, Session, cell};
 use crate::scene;
@@ -17,18 +14,25 @@ use crate::support::census::Cell;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
     Begin,
+    /// The journal is opened, and no more.
+    Open,
     Drive,
     /// The new release is started by the operator, and changes data.
     Migrate,
     Abort,
     Commit,
     Retire,
+    /// A place of the journal loses its last bytes, or altogether, for good.
+    Damage(&'static str),
+    Lose(&'static str),
 }
 
 /// A history, by name.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
     pub name: &'static str,
+    /// Whether it is about the journal alone.
+    is_bare: bool,
     lacking: Lacking,
     acts: &'static [Act],
 }
@@ -36,20 +40,54 @@ pub struct Scenario {
 const OLD_KERNEL: Lacking = Lacking { exchange: true, sync_fs: true };
 const NEW_KERNEL: Lacking = Lacking { exchange: false, sync_fs: false };
 
+use Act::{Abort, Begin, Commit, Damage, Drive, Lose, Migrate, Open, Retire};
+
+const fn full(name: &'static str, lacking: Lacking, acts: &'static [Act]) -> Scenario {
+    Scenario { name, is_bare: false, lacking, acts }
+}
+
+const fn bare(name: &'static str, acts: &'static [Act]) -> Scenario {
+    Scenario { name, is_bare: true, lacking: OLD_KERNEL, acts }
+}
+
 /// All histories.
-pub const SCENARIOS: [Scenario; 4] = [
-    Scenario { name: "upgrade", lacking: NEW_KERNEL, acts: &[Act::Begin, Act::Drive, Act::Commit, Act::Retire] },
-    Scenario { name: "abort", lacking: NEW_KERNEL, acts: &[Act::Begin, Act::Drive, Act::Migrate, Act::Abort, Act::Retire] },
-    Scenario { name: "upgrade-by-renames", lacking: OLD_KERNEL, acts: &[Act::Begin, Act::Drive, Act::Commit] },
-    Scenario { name: "abort-by-renames", lacking: OLD_KERNEL, acts: &[Act::Begin, Act::Drive, Act::Migrate, Act::Abort] },
+pub const SCENARIOS: [Scenario; 6] = [
+    full("upgrade", NEW_KERNEL, &[Begin, Drive, Commit, Retire]),
+    full("abort", NEW_KERNEL, &[Begin, Drive, Migrate, Abort, Retire]),
+    full("upgrade-by-renames", OLD_KERNEL, &[Begin, Drive, Commit]),
+    full("abort-by-renames", OLD_KERNEL, &[Begin, Drive, Migrate, Abort]),
+    bare("journal", &[Begin, Open, Drive, Commit, Retire]),
+    bare(
+        "journal-repairs",
+        &[
+            Begin,
+            Damage("journal.log"),
+            Open,
+            Damage("journal/db"),
+            Open,
+            Lose("journal.log"),
+            Drive,
+            Lose("journal"),
+            Commit,
+            Damage("journal/conf"),
+            Retire,
+        ],
+    ),
 ];
+
+impl Scenario {
+    /// Whether kernel and file system can do everything.
+    pub fn is_new_kernel(&self) -> bool {
+        self.lacking == NEW_KERNEL
+    }
+}
 
 /// A history that was run to its end, and everything that its crashes are judged by.
 pub struct History {
     pub scenario: Scenario,
     promise: Promise,
-    /// Requests from here are swallowed.
-    deaf_to: Option<Place>,
+    /// Requests from these places are swallowed.
+    deaf_to: Vec<Place>,
     pub line: Line,
     /// Every place that asked for durability.
     pub asked: Vec<Place>,
@@ -64,7 +102,7 @@ pub struct Line {
     /// Every record that was acknowledged.
     records: Vec<Record>,
     /// How many of them were when the log began.
-    acknowledged: usize,
+    pub acknowledged: usize,
     migrated: bool,
 }
 
@@ -94,34 +132,51 @@ pub struct Verdict {
     pub line: Option<Line>,
 }
 
+impl Verdict {
+    fn new() -> Self {
+        Self { cell: cell(None), aborts: false, end: Ok(End::Nothing), stuck: false, line: None }
+    }
+}
+
 impl History {
     /// Runs a history without a crash.
-    pub fn run(scenario: Scenario, deaf_to: Option<Place>) -> Self {
-        let base = scene::build();
+    pub fn run(scenario: Scenario, deaf_to: Vec<Place>) -> Self {
+        let base =
+            if scenario.is_bare { scene::build_bare() } else { scene::build(scenario.is_new_kernel()) };
         let mut promise = Promise::of(&base);
         let fs = SimFs::mount(base.clone(), scenario.lacking, deaf_to.clone(), 1);
         let (mut migrated_at, mut records) = (usize::MAX, Vec::new());
         for act in scenario.acts {
-            if *act == Act::Migrate {
-                migrated_at = fs.core().log.len();
-                scene::migrate(&fs);
-                continue;
-            }
             let boot = Boot::new(fs.clone());
+            let open = || boot.open().unwrap().expect("BUG: a transaction is open");
             let first = match act {
-                Act::Begin => {
-                    boot.begin().unwrap();
+                Begin => {
+                    boot.begin(if scenario.is_bare { |_: &SimFs| scene::bare_plan() } else { scene::plan })
+                        .unwrap();
                     continue;
                 }
-                Act::Abort => Some(abort()),
-                Act::Commit => Some(commit()),
-                Act::Drive | Act::Migrate | Act::Retire => None,
+                Migrate => {
+                    migrated_at = fs.core().log.len();
+                    scene::migrate(&fs);
+                    continue;
+                }
+                Damage(name) | Lose(name) => {
+                    scene::spoil(&fs, name, matches!(act, Damage(_)));
+                    continue;
+                }
+                Open => {
+                    open();
+                    continue;
+                }
+                Retire => {
+                    open().retire().unwrap();
+                    continue;
+                }
+                Abort => Some(abort()),
+                Commit => Some(commit()),
+                Drive => None,
             };
-            let mut session = boot.open().unwrap().expect("BUG: a transaction is open");
-            if *act == Act::Retire {
-                session.retire().unwrap();
-                continue;
-            }
+            let mut session = open();
             let end = session.drive(first.as_ref());
             let end = end.unwrap_or_else(|fault| panic!("{}: {act:?}: {fault}", scenario.name));
             if end == End::Applied {
@@ -136,6 +191,15 @@ impl History {
         Self { scenario, promise, deaf_to, line, asked, migrated_at }
     }
 
+    /// The names of the plan's steps.
+    pub fn steps(&self) -> Vec<String> {
+        let name = |record: &Record| match record {
+            Record::Planned(step) => Some(step.name.clone()),
+            _ => None,
+        };
+        self.line.records.iter().filter_map(name).collect()
+    }
+
     /// The crash states of a place in a log.
     pub fn state(&self, line: &Line, walk: &Walk<'_>, choice: usize) -> State {
         let image = walk.build(&walk.fates(choice));
@@ -146,30 +210,52 @@ impl History {
 
     /// Boots from a crash state, lets kytx recover, and looks at what came of it.
     pub fn recover(&self, line: &Line, state: &State) -> Verdict {
-        let draw = Draw(state.fingerprint()).next();
         let records = &line.records[..state.acknowledged];
-        let mut verdict = Verdict { cell: cell(None), aborts: false, end: Ok(End::Nothing), stuck: false, line: None };
         if let Err(fault) = self.promise.check_always(&state.image, records) {
-            verdict.end = Err(fault);
-            return verdict;
+            return Verdict { end: Err(fault), ..Verdict::new() };
         }
-        let fs = self.mount(&state.image, draw);
+        let draw = Draw(state.fingerprint()).next();
+        let fs =
+            SimFs::mount(state.image.clone(), self.scenario.lacking, self.deaf_to.clone(), boot_of(draw));
+        self.go_on(&fs, &state.image, line, state.acknowledged, state.migrated, draw)
+    }
+
+    /// kytx is killed at a place in the log, the power stays, and another kytx goes on: with what the first one left on
+    /// its way to the medium.
+    pub fn kill(&self, line: &Line, at: usize) -> Verdict {
+        let before = |entry: &&Logged| matches!(entry.0, Op::Acknowledged(_));
+        let acknowledged = match line.log[..at].iter().rev().find(before) {
+            Some((Op::Acknowledged(count), _)) => *count,
+            _ => line.acknowledged,
+        };
+        let draw = Draw(at as u64).next();
+        let (lacking, deaf_to) = (self.scenario.lacking, self.deaf_to.clone());
+        let fs = SimFs::revive(&line.base, &line.log[..at], lacking, deaf_to, boot_of(draw));
+        self.go_on(&fs, &line.base, line, acknowledged, line.migrated || at > self.migrated_at, draw)
+    }
+
+    fn go_on(
+        &self,
+        fs: &SimFs,
+        base: &Image,
+        line: &Line,
+        acknowledged: usize,
+        migrated: bool,
+        draw: u64,
+    ) -> Verdict {
+        let records = &line.records[..acknowledged];
+        let mut verdict = Verdict::new();
         let boot = Boot::new(fs.clone());
         let mut session = match boot.open() {
             Ok(session) => session,
-            Err(fault) => {
-                verdict.end = Err(fault);
-                verdict.stuck = true;
-                return verdict;
-            }
+            Err(fault) => return Verdict { end: Err(fault), stuck: true, ..verdict },
         };
         verdict.cell = cell(session.as_ref().map(|session| &session.txn));
-        if let Err(fault) = check_journal(session.as_ref().map(Session::records), line, state.acknowledged) {
-            verdict.end = Err(fault);
-            return verdict;
+        if let Err(fault) = check_journal(session.as_ref().map(Session::records), line, acknowledged) {
+            return Verdict { end: Err(fault), ..verdict };
         }
         let end = match &mut session {
-            Some(session) => go_on(session, draw, state.migrated, &mut verdict),
+            Some(session) => finish(session, draw, migrated, &mut verdict),
             // Nothing was acknowledged, or a transaction that has ended was put away.
             None => Ok(match records.last() {
                 Some(Record::End { outcome }) => End::Ended(*outcome),
@@ -177,13 +263,17 @@ impl History {
             }),
         };
         let line = Line {
-            base: state.image.clone(),
+            base: base.clone(),
             log: fs.core().log.clone(),
             records: session.map_or_else(|| records.to_vec(), |session| session.records().to_vec()),
-            acknowledged: 0,
-            migrated: state.migrated,
+            acknowledged: if std::ptr::eq(base, &raw const line.base) {
+                line.acknowledged
+            } else {
+                acknowledged
+            },
+            migrated,
         };
-        verdict.end = end.and_then(|end| self.check_end(&fs, &line, end, draw).map(|()| end));
+        verdict.end = end.and_then(|end| self.check_end(fs, &line, end, draw).map(|()| end));
         verdict.line = Some(line);
         verdict
     }
@@ -201,38 +291,11 @@ impl History {
         let checked = self.promise.check_end(&image, end, line.migrated);
         checked.map_err(|fault| format!("after another cut: {fault}"))
     }
+}
 
-    fn mount(&self, image: &Image, draw: u64) -> SimFs {
-        // Each boot at a time of its own.
-        let boot = 2 + (draw % 1000) as i64;
-        SimFs::mount(image.clone(), self.scenario.lacking, self.deaf_to.clone(), boot)
-    }
-
-    /// Explores one history: every place, and there the choices that `wants` picks. Each distinct state is judged once.
-    pub fn explore(
-        &self,
-        line: &Line,
-        model: Model,
-        share: (usize, usize),
-        seen: &Mutex<HashSet<u64>>,
-        choices: &dyn Fn(&Walk<'_>) -> Vec<usize>,
-        tell: &mut dyn FnMut(usize, usize, &State, Verdict),
-    ) {
-        let mut walk = Walk::new(model, &line.base, &line.log, line.acknowledged);
-        while walk.at < line.log.len() {
-            if !walk.step() || walk.at % share.1 != share.0 {
-                continue;
-            }
-            for choice in choices(&walk) {
-                let state = self.state(line, &walk, choice);
-                if !seen.lock().unwrap().insert(state.fingerprint()) {
-                    continue;
-                }
-                let verdict = self.recover(line, &state);
-                tell(walk.at, choice, &state, verdict);
-            }
-        }
-    }
+/// Each boot is at a time of its own.
+fn boot_of(draw: u64) -> i64 {
+    2 + (draw % 1000) as i64
 }
 
 fn abort() -> Record {
@@ -244,7 +307,7 @@ fn commit() -> Record {
 }
 
 /// Resumes or aborts, as is drawn, and now and then commits what was applied.
-fn go_on(session: &mut Session<'_>, draw: u64, migrated: bool, verdict: &mut Verdict) -> Result<End, Fault> {
+fn finish(session: &mut Session<'_>, draw: u64, migrated: bool, verdict: &mut Verdict) -> Result<End, Fault> {
     let phase = session.txn.phase();
     let may_abort = matches!(phase, Phase::Applying | Phase::Applied);
     verdict.aborts = phase == Phase::Aborting || (may_abort && draw & 1 == 1);

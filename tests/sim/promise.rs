@@ -49,7 +49,7 @@ impl Promise {
             return touched.map_err(|what| format!("I1: before the plan is sealed, {what}"));
         }
         if acknowledged.iter().any(|record| matches!(record, Record::Commit { .. })) {
-            return Ok(());
+            return self.check_names(image);
         }
         let names = [HOME.into(), spare(), spare().with_extension("parked")];
         if !names.iter().any(|name| tree(image, name) == self.old_home) {
@@ -61,6 +61,18 @@ impl Promise {
         }
         if *image.database != self.database && !self.is_dump(image) {
             return Err("I7: neither the metadata nor their backup is whole".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What is being deleted has lost its name first: what has it is whole.
+    fn check_names(&self, image: &Image) -> Result<(), Fault> {
+        let spare = tree(image, spare());
+        if !spare.is_empty() && spare != self.old_home {
+            return Err("half of the old home is there under the name of the whole".to_owned());
+        }
+        if !tree(image, metadata_backup()).is_empty() && !self.is_dump(image) {
+            return Err("half of the metadata backup is there under the name of the whole".to_owned());
         }
         Ok(())
     }
@@ -94,6 +106,10 @@ impl Promise {
                 // An archive that has its name stays, and is one.
                 if absent(image, ARCHIVE).is_ok() { Ok(()) } else { check_archive(image) }
             }
+            // Nothing but the journal was of interest.
+            End::Applied | End::Ended(Outcome::Committed) if self.database.is_empty() => {
+                self.check_untouched(image)
+            }
             End::Applied => self.check_applied(image, migrated),
             End::Ended(Outcome::Committed) => {
                 same(&self.new_home, image, HOME)?;
@@ -108,6 +124,10 @@ impl Promise {
     }
 
     fn check_leftovers(&self, image: &Image) -> Result<(), Fault> {
+        if self.neighbours.iter().any(Tree::is_empty) {
+            // Nobody else has a copy there.
+            absent(image, "/hdfs/kylin/_kytx")?;
+        }
         for ending in ["", ".part", ".discarded", ".parked"] {
             absent(image, state().root().join(format!("spare{ending}")))?;
         }
@@ -132,7 +152,7 @@ impl Promise {
 
 /// The archive is what its record says, to the last byte.
 fn check_archive(image: &Image) -> Result<(), Fault> {
-    let fs = SimFs::mount(image.clone(), Lacking::default(), None, 0);
+    let fs = SimFs::mount(image.clone(), Lacking::default(), Vec::new(), 0);
     let path = archive_record_path(&state(), &ARCHIVE.into());
     let check = || -> Result<(), Box<dyn std::error::Error>> {
         let record: ArchiveRecord = serde_json::from_slice(&read_file(&fs, &path, 1 << 20)?)?;
@@ -151,5 +171,9 @@ fn same(wanted: &Tree, image: &Image, path: impl AsRef<std::path::Path>) -> Resu
 }
 
 fn absent(image: &Image, path: impl AsRef<std::path::Path>) -> Result<(), Fault> {
-    if tree(image, &path).is_empty() { Ok(()) } else { Err(format!("`{}` is there", path.as_ref().display())) }
+    if tree(image, &path).is_empty() {
+        Ok(())
+    } else {
+        Err(format!("`{}` is there", path.as_ref().display()))
+    }
 }

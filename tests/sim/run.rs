@@ -5,7 +5,7 @@ use kytx::engine::{Control, DriveError, Rest, drive, record};
 use kytx::hadoop::local::LocalHdfs;
 use kytx::journal::{Journal, JournalError, OpenError, Store};
 use kytx::mutate::{Machine, Progress};
-use kytx::txn::{Action, Header, Lsn, Outcome, Phase, Record, Txn, TxnId, plan_digest};
+use kytx::txn::{Action, Header, Lsn, Outcome, Phase, Record, Step, Txn, TxnId, plan_digest};
 
 use crate::disk::Op;
 use crate::product::SimShell;
@@ -68,6 +68,17 @@ pub enum End {
     Ended(Outcome),
 }
 
+impl End {
+    /// In a word, as the census counts it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing open",
+            Self::Applied | Self::Ended(Outcome::Committed) => "new",
+            Self::Ended(Outcome::Aborted) => "old",
+        }
+    }
+}
+
 /// One boot of the machine.
 pub struct Boot {
     /// The file system.
@@ -95,10 +106,10 @@ impl Boot {
     }
 
     /// `kytx begin`, up to the sealed plan.
-    pub fn begin(&self) -> Result<Session<'_>, Fault> {
+    pub fn begin(&self, plan: impl FnOnce(&SimFs) -> Vec<Step>) -> Result<Session<'_>, Fault> {
         let state = scene::state();
         state.prepare(&self.fs).map_err(|error| chain(&error))?;
-        let steps = scene::plan(&self.fs);
+        let steps = plan(&self.fs);
         let first = Record::Begin(header());
         let store = Store::create_over(&self.fs, &self.tables, state.root(), &first)
             .map_err(|error| chain(&error))?;
@@ -111,7 +122,6 @@ impl Boot {
         }
         Ok(Session { journal, txn })
     }
-
 }
 
 /// A transaction in the hands of a kytx.

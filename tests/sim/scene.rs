@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use kytx::backup::package::{Limits, scan};
 use kytx::digest::Digest;
 use kytx::effect::fs::{Attrs, Fs, Kind, Timestamp};
-use kytx::effect::tree::{make_dirs, no_tick, parent_of};
+use kytx::effect::tree::{make_dirs, no_tick, parent_of, remove_tree};
+use kytx::journal::BALLAST_BYTES;
 use kytx::kyligence::carry::{CarryItem, CarryList, How};
 use kytx::kyligence::planner::{ArchiveWhen, PlanInputs, steps};
 use kytx::mutate::{content_name, item_digest};
 use kytx::state_dir::StateDir;
-use kytx::txn::{CubeCopy, Owner, Step};
+use kytx::txn::{CubeCopy, Mutation, Owner, Stage, Step};
 
 use crate::disk::{Database, Image, Ino, ROOT};
 use crate::sim_fs::{Lacking, SimFs};
@@ -30,6 +31,9 @@ pub const CUBE: &str = "/hdfs/kylin/id";
 /// Where their copy goes.
 pub const CUBE_ROOT: &str = "/hdfs/kylin/_kytx/0123456789abcdef";
 
+/// The copy of another transaction.
+const OTHER_COPY: &str = "/hdfs/kylin/_kytx/fedcba9876543210";
+
 /// What is everywhere around, and nobody of this transaction made.
 pub const NEIGHBOURS: [&str; 8] = [
     "/opt/home.backup.tar.gz",
@@ -37,7 +41,7 @@ pub const NEIGHBOURS: [&str; 8] = [
     "/opt/.kytx/home2",
     "/opt/.kytx/home/backup/fedcba9876543210",
     "/opt/.kytx/home/history/fedcba9876543210",
-    "/hdfs/kylin/_kytx/fedcba9876543210",
+    OTHER_COPY,
     "/hdfs/kylin/other",
     "/downloads",
 ];
@@ -83,20 +87,39 @@ impl Builder {
         file("conf/kylin.properties", properties, 0o640);
         file("tomcat/conf/server.xml", "<Server/>\n", 0o644);
         self.link(&format!("{at}/bin/again"), "kylin.sh");
-        self.0
-            .hard_link(Path::new(&format!("{at}/VERSION")), Path::new(&format!("{at}/version")))
-            .unwrap();
+        self.0.hard_link(Path::new(&format!("{at}/VERSION")), Path::new(&format!("{at}/version"))).unwrap();
     }
 }
 
 const PROPERTIES: &str = "kylin.metadata.url=id@jdbc\nkylin.env.hdfs-working-dir=file:///hdfs/kylin\n";
 
-/// The machine before the upgrade, with everything on the medium.
-pub fn build() -> Image {
-    let built = Builder(SimFs::mount(Image::empty(), Lacking::default(), None, 0));
-    for dir in ["/proc", "/opt"] {
-        built.0.mkdir(Path::new(dir), 0o755).unwrap();
+/// A machine with an empty home, on which nothing but the journal is of interest.
+pub fn build_bare() -> Image {
+    let fs = SimFs::mount(Image::empty(), Lacking::default(), Vec::new(), 0);
+    for dir in ["/proc", "/opt", HOME] {
+        fs.mkdir(Path::new(dir), 0o755).unwrap();
     }
+    let image = fs.core().image.clone();
+    image
+}
+
+/// Steps that are found done: they write records, and do nothing.
+pub fn bare_plan() -> Vec<Step> {
+    let step = |number| Step {
+        name: format!("stop-{number}"),
+        stage: Stage::Apply,
+        mutation: Mutation::StopService { home: HOME.into(), start_timeout_s: 1 },
+    };
+    (0..4).map(step).collect()
+}
+
+/// The machine before the upgrade, with everything on the medium: also the ballast, which stays from an earlier upgrade.
+///
+/// A machine that is shared has the copy of another transaction beside where this one's goes.
+pub fn build(is_shared: bool) -> Image {
+    let built = Builder(SimFs::mount(build_bare(), Lacking::default(), Vec::new(), 0));
+    make_dirs(&built.0, state().root(), 0o700).unwrap();
+    built.0.create(&state().root().join("ballast"), 0o600).unwrap().set_len(BALLAST_BYTES).unwrap();
     built.home(HOME, "3.4.5.2113", PROPERTIES);
     let file = |name: &str, content: &str, mode| built.file(&format!("{HOME}/{name}"), content, mode);
     file("conf/own.xml", "<own/>\n", 0o4750);
@@ -112,7 +135,7 @@ pub fn build() -> Image {
     built.file(&format!("{CUBE}/cube/1.parquet"), "second", 0o600);
     built.link(&format!("{CUBE}/cube/last"), "1.parquet");
     for name in NEIGHBOURS {
-        if name != "/downloads" && !name.ends_with("gz") {
+        if name != "/downloads" && !name.ends_with("gz") && (is_shared || name != OTHER_COPY) {
             built.file(&format!("{name}/a/file"), &format!("{name} is not ours"), 0o600);
         }
     }
@@ -139,6 +162,18 @@ pub fn migrate(fs: &SimFs) {
     fs.mkdir(&at("new"), 0o755).unwrap();
     fs.create(&at("new/0.parquet"), 0o644).unwrap().write_all(b"migrated").unwrap();
     fs.open_append(&at("cube/0.parquet")).unwrap().write_all(b"more").unwrap();
+}
+
+/// Something in the state directory loses its last bytes, or is gone, and the medium knows it.
+pub fn spoil(fs: &SimFs, name: &str, in_part: bool) {
+    let path = state().root().join(name);
+    if in_part {
+        let mut file = fs.open_append(&path).unwrap();
+        file.set_len(fs.stat(&path).unwrap().size - 3).unwrap();
+    } else {
+        remove_tree(fs, &path, &no_tick).unwrap();
+    }
+    fs.settle();
 }
 
 /// Writes the side files of the plan, and returns its steps: a major upgrade that the operator starts.
@@ -260,8 +295,12 @@ pub fn difference(wanted: &Tree, found: &Tree) -> Option<String> {
                 let content = &seen.content[..seen.content.len().min(20)];
                 format!(
                     "{:?} {:o} {:?} {} bytes {:?} {:?}",
-                    seen.kind, seen.mode, seen.mtime, seen.content.len(),
-                    String::from_utf8_lossy(content), seen.first_name
+                    seen.kind,
+                    seen.mode,
+                    seen.mtime,
+                    seen.content.len(),
+                    String::from_utf8_lossy(content),
+                    seen.first_name
                 )
             };
             Some(format!("`{}` is {} and not {}", path.display(), short(seen), short(wanted)))

@@ -1,64 +1,50 @@
 //! A file system in memory that writes down every change, so that it can be told what a power cut leaves of them.
 
-use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kytx::effect::fs::{Attrs, Fs, FsFile, Kind, Meta, Site, Timestamp, Xattr};
 
-use crate::disk::{Database, Image, Ino, Node, Op, Put, ROOT};
-
-/// What the file system cannot do.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lacking {
-    /// `RENAME_EXCHANGE`.
-    pub exchange: bool,
-    /// A `syncfs` that reports errors.
-    pub sync_fs: bool,
-}
-
-/// Where in the code durability is asked for: file and line.
-pub type Place = (String, u32);
-
-/// One change, with its time.
-pub type Logged = (Op, Timestamp);
+use crate::disk::{Database, Image, Ino, Op};
+pub use crate::volume::{Lacking, Logged, Place};
+use crate::volume::{Core, ELOOP, error};
 
 /// The file system. Clones are the same one.
 #[derive(Clone)]
 pub struct SimFs(Arc<Mutex<Core>>);
-
-/// What is behind it.
-pub struct Core {
-    /// What a running system sees.
-    pub image: Image,
-    /// Every change since it was mounted.
-    pub log: Vec<Logged>,
-    /// The places that have asked for durability.
-    pub asked: BTreeSet<Place>,
-    lacking: Lacking,
-    /// The place whose requests are swallowed.
-    deaf_to: Option<Place>,
-    clock: i64,
-    /// The number of the inode made last. Those free at the boot are given again first, as real file systems do.
-    last: Ino,
-}
 
 /// Less than what makes an opening of the journal renew its ballast.
 const FREE_BYTES: u64 = 32 << 20;
 
 impl SimFs {
     /// Mounts what a disk holds. Every boot has times of its own.
-    pub fn mount(image: Image, lacking: Lacking, deaf_to: Option<Place>, boot: i64) -> Self {
-        let clock = 1_500_000_000 + boot * 1_000_000;
-        let (log, asked) = (Vec::new(), BTreeSet::new());
-        Self(Arc::new(Mutex::new(Core { image, log, asked, lacking, deaf_to, clock, last: ROOT })))
+    pub fn mount(image: Image, lacking: Lacking, deaf_to: Vec<Place>, boot: i64) -> Self {
+        Self(Arc::new(Mutex::new(Core::new(image, lacking, deaf_to, boot))))
+    }
+
+    /// The same machine after a process has died and the power has not: `log` is still on its way to the medium.
+    pub fn revive(base: &Image, log: &[Logged], lacking: Lacking, deaf_to: Vec<Place>, boot: i64) -> Self {
+        let fs = Self::mount(base.clone(), lacking, deaf_to, boot);
+        {
+            let mut core = fs.core();
+            for (op, time) in log {
+                core.image.apply(op, *time);
+            }
+            core.log = log.to_vec();
+        }
+        fs
     }
 
     /// What is behind it.
     pub fn core(&self) -> MutexGuard<'_, Core> {
         self.0.lock().unwrap()
+    }
+
+    /// Time goes by, and everything has reached the medium.
+    pub fn settle(&self) {
+        self.core().log.push((Op::SyncAll, Timestamp::default()));
     }
 
     /// The product's database.
@@ -69,141 +55,6 @@ impl SimFs {
     /// The product's database commits.
     pub fn commit(&self, database: Database) {
         self.core().change(Op::Commit(Arc::new(database)));
-    }
-}
-
-fn error(kind: ErrorKind) -> io::Error {
-    io::Error::from(kind)
-}
-
-impl Core {
-    fn tick(&mut self) -> Timestamp {
-        self.clock += 1;
-        Timestamp { s: self.clock, ns: 7 }
-    }
-
-    /// Performs a change, and writes it down.
-    pub fn change(&mut self, op: Op) {
-        let time = self.tick();
-        self.image.apply(&op, time);
-        self.log.push((op, time));
-    }
-
-    fn force(&mut self, op: Op, site: Site) {
-        let place = (site.file().to_owned(), site.line());
-        let heard = self.deaf_to.as_ref() != Some(&place);
-        self.asked.insert(place);
-        if heard {
-            self.log.push((op, Timestamp::default()));
-        }
-    }
-
-    /// The inode behind a path, whose last component is not followed.
-    fn find(&self, path: &Path) -> io::Result<Ino> {
-        let mut above = Vec::new();
-        let mut at = ROOT;
-        for part in path.components() {
-            match part {
-                Component::RootDir | Component::CurDir => {}
-                Component::ParentDir => at = above.pop().unwrap_or(ROOT),
-                Component::Normal(name) => {
-                    let node = self.image.node(at);
-                    if node.kind != Kind::Dir {
-                        return Err(error(ErrorKind::NotADirectory));
-                    }
-                    above.push(at);
-                    at = *node.names.get(name).ok_or_else(|| error(ErrorKind::NotFound))?;
-                }
-                Component::Prefix(_) => unreachable!("BUG: no such paths here"),
-            }
-        }
-        Ok(at)
-    }
-
-    fn node(&self, path: &Path) -> io::Result<(Ino, &Node)> {
-        let ino = self.find(path)?;
-        Ok((ino, self.image.node(ino)))
-    }
-
-    /// The directory that holds a name, and the name.
-    fn place<'p>(&self, path: &'p Path) -> io::Result<(Ino, &'p OsStr)> {
-        let (dir, node) = self.node(path.parent().unwrap_or(Path::new("/")))?;
-        if node.kind != Kind::Dir {
-            return Err(error(ErrorKind::NotADirectory));
-        }
-        Ok((dir, path.file_name().ok_or_else(|| error(ErrorKind::InvalidInput))?))
-    }
-
-    fn free_place<'p>(&self, path: &'p Path) -> io::Result<(Ino, &'p OsStr)> {
-        let (dir, name) = self.place(path)?;
-        if self.image.node(dir).names.contains_key(name) {
-            return Err(error(ErrorKind::AlreadyExists));
-        }
-        Ok((dir, name))
-    }
-
-    fn give(&mut self, dir: Ino, name: &OsStr, ino: Ino) {
-        self.change(Op::Names(vec![Put { dir, name: name.to_owned(), now: Some(ino) }], vec![ino]));
-    }
-
-    fn make(&mut self, path: &Path, kind: Kind, mode: u32, target: &Path) -> io::Result<Ino> {
-        let (dir, name) = self.free_place(path)?;
-        while self.image.nodes.contains_key(&self.last) {
-            self.last += 1;
-        }
-        let ino = self.last;
-        let mut node = Node::new(kind, mode & 0o7777, self.tick());
-        node.target = target.as_os_str().to_owned();
-        self.change(Op::Make(ino, Arc::new(node)));
-        self.give(dir, name, ino);
-        Ok(ino)
-    }
-
-    fn remove(&mut self, path: &Path, dir_wanted: bool) -> io::Result<()> {
-        let (ino, node) = self.node(path)?;
-        match (node.kind == Kind::Dir, dir_wanted) {
-            (true, false) => return Err(error(ErrorKind::IsADirectory)),
-            (false, true) => return Err(error(ErrorKind::NotADirectory)),
-            (true, true) if !node.names.is_empty() => return Err(error(ErrorKind::DirectoryNotEmpty)),
-            _ => {}
-        }
-        let (dir, name) = self.place(path)?;
-        self.change(Op::Names(vec![Put { dir, name: name.to_owned(), now: None }], vec![ino]));
-        Ok(())
-    }
-
-    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let ino = self.find(from)?;
-        let ((from_dir, from_name), (to_dir, to_name)) = (self.place(from)?, self.place(to)?);
-        if let Some(&there) = self.image.node(to_dir).names.get(to_name) {
-            let (moved, there) = (self.image.node(ino), self.image.node(there));
-            match (moved.kind == Kind::Dir, there.kind == Kind::Dir) {
-                (true, false) => return Err(error(ErrorKind::NotADirectory)),
-                (false, true) => return Err(error(ErrorKind::IsADirectory)),
-                (true, true) if !there.names.is_empty() => return Err(error(ErrorKind::DirectoryNotEmpty)),
-                _ => {}
-            }
-        }
-        let puts = vec![
-            Put { dir: from_dir, name: from_name.to_owned(), now: None },
-            Put { dir: to_dir, name: to_name.to_owned(), now: Some(ino) },
-        ];
-        self.change(Op::Names(puts, vec![ino]));
-        Ok(())
-    }
-
-    fn exchange(&mut self, a: &Path, b: &Path) -> io::Result<()> {
-        if self.lacking.exchange {
-            return Err(error(ErrorKind::Unsupported));
-        }
-        let (ino_a, ino_b) = (self.find(a)?, self.find(b)?);
-        let ((dir_a, name_a), (dir_b, name_b)) = (self.place(a)?, self.place(b)?);
-        let puts = vec![
-            Put { dir: dir_a, name: name_a.to_owned(), now: Some(ino_b) },
-            Put { dir: dir_b, name: name_b.to_owned(), now: Some(ino_a) },
-        ];
-        self.change(Op::Names(puts, vec![ino_a, ino_b]));
-        Ok(())
     }
 }
 
@@ -253,7 +104,7 @@ impl Seek for SimFile {
 
 impl FsFile for SimFile {
     fn sync_for(&mut self, site: Site) -> io::Result<()> {
-        self.fs.core().force(Op::SyncFile(self.ino, site), site);
+        self.fs.core().force(Op::SyncFile(self.ino), site);
         Ok(())
     }
 
@@ -286,6 +137,7 @@ impl SimFs {
         match kind {
             Kind::File => Ok(self.handle(ino, appends)),
             Kind::Dir => Err(error(ErrorKind::IsADirectory)),
+            Kind::Symlink => Err(io::Error::from_raw_os_error(ELOOP)),
             _ => Err(error(ErrorKind::InvalidInput)),
         }
     }
@@ -366,10 +218,10 @@ impl Fs for SimFs {
     fn hard_link(&self, existing: &Path, link: &Path) -> io::Result<()> {
         let mut core = self.core();
         let (ino, node) = core.node(existing)?;
+        let (dir, name) = core.free_place(link)?;
         if node.kind == Kind::Dir {
             return Err(error(ErrorKind::PermissionDenied));
         }
-        let (dir, name) = core.free_place(link)?;
         core.give(dir, name, ino);
         Ok(())
     }
@@ -411,7 +263,7 @@ impl Fs for SimFs {
     fn sync_dir_for(&self, dir: &Path, site: Site) -> io::Result<()> {
         let mut core = self.core();
         let ino = core.find(dir)?;
-        core.force(Op::SyncDir(ino, site), site);
+        core.force(Op::SyncDir(ino), site);
         Ok(())
     }
 
@@ -421,7 +273,7 @@ impl Fs for SimFs {
         if core.lacking.sync_fs {
             return Err(error(ErrorKind::Unsupported));
         }
-        core.force(Op::SyncAll(site), site);
+        core.force(Op::SyncAll, site);
         Ok(())
     }
 
