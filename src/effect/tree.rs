@@ -97,7 +97,11 @@ pub fn atomic_write(fs: &dyn Fs, path: &Path, content: &[u8], mode: u32) -> io::
 pub fn make_dirs(fs: &dyn Fs, dir: &Path, mode: u32) -> io::Result<()> {
     match stat_opt(fs, dir).context("look at", dir)? {
         Some(Meta { kind: Kind::Dir, .. }) => {
-            return fs.sync_dir(parent_of(dir)).context("sync", parent_of(dir));
+            return match fs.sync_dir(parent_of(dir)) {
+                // Where this user may not even look, it has made nothing.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                other => other.context("sync", parent_of(dir)),
+            };
         }
         Some(_) => {
             return Err(io::Error::new(

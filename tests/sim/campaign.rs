@@ -157,9 +157,13 @@ impl Explorer<'_> {
         let line = &self.history.line;
         for at in (1 + part..line.log.len()).step_by(THREADS) {
             let mut draw = Draw(self.share.seed ^ (at as u64) << 8);
-            if matches!(line.log[at - 1].0, Op::Make(..) | Op::Acknowledged(_))
-                || draw.next() % self.share.kill_every != 0
-            {
+            let wanted = match line.log[at - 1].0 {
+                Op::Names(..) => true,
+                Op::Make(..) | Op::Acknowledged(_) => false,
+                // What is no name is redone by whoever finds it, but for the journal's own bytes.
+                _ => !self.share.only_one || self.history.scenario.is_bare,
+            };
+            if !wanted || draw.next() % self.share.kill_every != 0 {
                 continue;
             }
             let verdict = self.history.kill(line, at);
@@ -174,7 +178,8 @@ impl Explorer<'_> {
                     while walk.at < point {
                         walk.step();
                     }
-                    for choice in [0, draw.next() as usize % walk.regular()] {
+                    let more = (!self.share.only_one).then(|| draw.next() as usize % walk.regular());
+                    for choice in std::iter::once(0).chain(more) {
                         let state = self.history.state(&line, &walk, choice);
                         self.judge(state, &line, [&points[..], &[(point, choice)]].concat());
                     }

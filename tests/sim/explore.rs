@@ -32,7 +32,7 @@ pub enum Act {
 pub struct Scenario {
     pub name: &'static str,
     /// Whether it is about the journal alone.
-    is_bare: bool,
+    pub is_bare: bool,
     lacking: Lacking,
     acts: &'static [Act],
 }

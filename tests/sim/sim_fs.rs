@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use kytx::effect::fs::{Attrs, Fs, FsFile, Kind, Meta, Site, Timestamp, Xattr};
 
 use crate::disk::{Database, Image, Ino, Op};
-pub use crate::volume::{Lacking, Logged, Place};
 use crate::volume::{Core, ELOOP, error};
+pub use crate::volume::{Lacking, Logged, Place};
 
 /// The file system. Clones are the same one.
 #[derive(Clone)]
