@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kytx::digest::Digest;
-use kytx::effect::fs::{Attrs, Fs, FsFile, Meta, Xattr};
+use kytx::effect::fs::{Attrs, Fs, FsFile, Meta, Site, Xattr};
 use kytx::effect::os::OsFs;
 use kytx::journal::{BALLAST_BYTES, Journal, JournalError, OpenError, Repair, Store, samples, twin};
 use kytx::txn::{Lsn, Record};
@@ -377,10 +377,10 @@ impl Seek for FailingFile {
 }
 
 impl FsFile for FailingFile {
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync_for(&mut self, site: Site) -> io::Result<()> {
         change(&self.countdown, self.errno, self.persistent)?;
         self.log.lock().unwrap().push(("sync", self.path.clone()));
-        self.inner.sync()
+        self.inner.sync_for(site)
     }
 
     fn set_len(&mut self, bytes: u64) -> io::Result<()> {
@@ -486,16 +486,16 @@ impl Fs for FailingFs {
         self.change()?;
         OsFs.rmdir(path)
     }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+    fn sync_dir_for(&self, dir: &Path, site: Site) -> io::Result<()> {
         if self.errno != ENOSPC {
             self.change()?;
         }
         self.note("sync", dir);
-        OsFs.sync_dir(dir)
+        OsFs.sync_dir_for(dir, site)
     }
-    fn sync_fs(&self, path: &Path) -> io::Result<()> {
+    fn sync_fs_for(&self, path: &Path, site: Site) -> io::Result<()> {
         self.change()?;
-        OsFs.sync_fs(path)
+        OsFs.sync_fs_for(path, site)
     }
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         OsFs.free_bytes(path)

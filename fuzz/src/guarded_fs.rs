@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kytx::effect::fs::{Attrs, Fs, FsFile, Meta, Xattr};
+use kytx::effect::fs::{Attrs, Fs, FsFile, Meta, Site, Xattr};
 use kytx::effect::os::OsFs;
 
 /// A call that fails.
@@ -120,7 +120,7 @@ impl Write for GuardedFile {
 
 impl FsFile for GuardedFile {
     // Nothing is forced to the medium: what is fuzzed is read back from the kernel.
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync_for(&mut self, _: Site) -> io::Result<()> {
         self.inner.pass(false)
     }
 
@@ -225,11 +225,11 @@ impl Fs for GuardedFs {
         OsFs.rmdir(path)
     }
 
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+    fn sync_dir_for(&self, _: &Path, _: Site) -> io::Result<()> {
         self.inner.pass(false)
     }
 
-    fn sync_fs(&self, _: &Path) -> io::Result<()> {
+    fn sync_fs_for(&self, _: &Path, _: Site) -> io::Result<()> {
         self.inner.pass(false)
     }
 

@@ -19,7 +19,8 @@ use crate::raw_path::RawPath;
 ///
 /// The package is checked as strictly as in [`super::package::scan`], hashed on its way, and must be the one whose
 /// content is `expected`. Every file is synced by one of several `threads` on the handle that wrote it, every directory
-/// after that, and the tree is looked at once more. On an error a part of it is left for the caller to remove.
+/// after that, and the tree is looked at once more. The name `into` itself is not synced: the caller gives the tree
+/// another. On an error a part of it is left for the caller to remove.
 pub fn unpack(
     fs: &dyn Fs,
     path: &Path,

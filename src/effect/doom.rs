@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::process::{Signal, getpid, kill_process};
 
-use super::fs::{Attrs, Fs, FsFile, Meta, Timestamp, Xattr};
+use super::fs::{Attrs, Fs, FsFile, Meta, Site, Timestamp, Xattr};
 use super::os::OsFs;
 use super::shell::{Call, Ran, Shell};
 
@@ -99,9 +99,9 @@ impl Seek for DoomedFile {
 }
 
 impl FsFile for DoomedFile {
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync_for(&mut self, site: Site) -> io::Result<()> {
         self.doom.call();
-        self.file.sync()
+        self.file.sync_for(site)
     }
 
     fn set_len(&mut self, bytes: u64) -> io::Result<()> {
@@ -188,12 +188,12 @@ impl Fs for DoomedFs {
         self.os().rmdir(path)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.os().sync_dir(dir)
+    fn sync_dir_for(&self, dir: &Path, site: Site) -> io::Result<()> {
+        self.os().sync_dir_for(dir, site)
     }
 
-    fn sync_fs(&self, path: &Path) -> io::Result<()> {
-        self.os().sync_fs(path)
+    fn sync_fs_for(&self, path: &Path, site: Site) -> io::Result<()> {
+        self.os().sync_fs_for(path, site)
     }
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -241,7 +241,7 @@ mod tests {
         fs.open(&path).unwrap().read_to_end(&mut Vec::new()).unwrap();
         assert_eq!(doom.calls(), 3);
         fs.rename(&path, &dir.path().join("g")).unwrap();
-        fs.sync_dir(dir.path()).unwrap();
+        (&fs as &dyn Fs).sync_dir(dir.path()).unwrap();
         assert_eq!(doom.calls(), 5);
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Everything kytx changes goes through [`Fs`], one system call a method, so that a simulated file system can stand
 //! in for it and enumerate what a crash leaves behind. Nothing here syncs on its own: durability is asked for by
-//! name, with [`FsFile::sync`], [`Fs::sync_dir`] and [`Fs::sync_fs`]. Functions built from these calls (an atomic
+//! name, with `sync`, `sync_dir` and `sync_fs`. These say where in the code they are called, so that the simulation can
+//! leave out each of them in turn and show what it is there for. Functions built from these calls (an atomic
 //! write, a tree copy, a tree removal) are in `effect/tree.rs`, over `&dyn Fs`.
 
 use std::io::{self, Read, Seek, Write};
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -78,18 +80,29 @@ pub struct Attrs {
 /// One extended attribute: its name and its value.
 pub type Xattr = (Vec<u8>, Vec<u8>);
 
+/// Where in the code durability is asked for.
+pub type Site = &'static Location<'static>;
+
 /// An open file.
 pub trait FsFile: Read + Write + Seek + Send {
-    /// Forces content and length to the medium (`fdatasync`, or stronger).
-    fn sync(&mut self) -> io::Result<()>;
+    /// What `sync` does, on behalf of the place that calls it.
+    fn sync_for(&mut self, site: Site) -> io::Result<()>;
     /// Sets the length; a hole is left where it grows.
     fn set_len(&mut self, bytes: u64) -> io::Result<()>;
     /// Starts writing dirty pages out, and waits for nothing. It makes nothing durable; it only makes the later
-    /// [`FsFile::sync`] short. A file system that cannot do it does nothing.
+    /// `sync` short. A file system that cannot do it does nothing.
     fn start_writeback(&mut self);
     /// The next range at or after `offset` that holds data, as start and end; `None` at the end of the file. A file
     /// system without holes answers with all that is left.
     fn next_data(&mut self, offset: u64) -> io::Result<Option<(u64, u64)>>;
+}
+
+impl dyn FsFile + '_ {
+    /// Forces content, length and attributes to the medium (`fsync`).
+    #[track_caller]
+    pub fn sync(&mut self) -> io::Result<()> {
+        self.sync_for(Location::caller())
+    }
 }
 
 /// The file system. Object-safe and shareable between threads; paths are never followed through a final symbolic
@@ -129,11 +142,10 @@ pub trait Fs: Sync {
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// Removes an empty directory.
     fn rmdir(&self, path: &Path) -> io::Result<()>;
-    /// Forces a directory's names to the medium.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Forces the whole file system that holds `path` to the medium. `Unsupported` where errors of earlier writes
-    /// would not be reported (`syncfs` before Linux 5.8): sync file by file then.
-    fn sync_fs(&self, path: &Path) -> io::Result<()>;
+    /// What `sync_dir` does, on behalf of the place that calls it.
+    fn sync_dir_for(&self, dir: &Path, site: Site) -> io::Result<()>;
+    /// What `sync_fs` does, on behalf of the place that calls it.
+    fn sync_fs_for(&self, path: &Path, site: Site) -> io::Result<()>;
     /// Bytes that an unprivileged process can still use on the file system that holds `path`.
     fn free_bytes(&self, path: &Path) -> io::Result<u64>;
     /// Makes a file that must not exist, with the content of another and room shared with it until one is written
@@ -146,6 +158,21 @@ pub trait Fs: Sync {
     /// again. `None` where kernel (`statx`, Linux 4.11) or file system does not say.
     fn born(&self, path: &Path) -> io::Result<Option<Timestamp>> {
         self.stat(path).map(|_| None)
+    }
+}
+
+impl dyn Fs + '_ {
+    /// Forces a directory's names to the medium.
+    #[track_caller]
+    pub fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.sync_dir_for(dir, Location::caller())
+    }
+
+    /// Forces the whole file system that holds `path` to the medium. `Unsupported` where errors of earlier writes
+    /// would not be reported (`syncfs` before Linux 5.8): sync file by file then.
+    #[track_caller]
+    pub fn sync_fs(&self, path: &Path) -> io::Result<()> {
+        self.sync_fs_for(path, Location::caller())
     }
 }
 

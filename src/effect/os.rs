@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, retry_on_intr};
 
-use super::fs::{Attrs, Fs, FsFile, Kind, Meta, Timestamp, Xattr};
+use super::fs::{Attrs, Fs, FsFile, Kind, Meta, Site, Timestamp, Xattr};
 
 /// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,7 +45,7 @@ impl Seek for OsFile {
 }
 
 impl FsFile for OsFile {
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync_for(&mut self, _: Site) -> io::Result<()> {
         // fsync, not fdatasync: a file that is carried also has times and modes to keep.
         self.0.sync_all()
     }
@@ -262,13 +262,13 @@ impl Fs for OsFs {
         Ok(sys::rmdir(path)?)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+    fn sync_dir_for(&self, dir: &Path, _: Site) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = retry_on_intr(|| sys::open(dir, flags, Mode::empty()))?;
         Ok(retry_on_intr(|| sys::fsync(&dir))?)
     }
 
-    fn sync_fs(&self, path: &Path) -> io::Result<()> {
+    fn sync_fs_for(&self, path: &Path, _: Site) -> io::Result<()> {
         if !kernel_at_least(5, 8) {
             return Err(io::ErrorKind::Unsupported.into());
         }

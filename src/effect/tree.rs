@@ -50,6 +50,33 @@ pub fn sibling(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// How many links may lead on to one another, as in the kernel.
+const LINK_LIMIT: usize = 40;
+
+/// Where a path leads, every link in it resolved. Something must be there in the end.
+pub fn resolve(fs: &dyn Fs, path: &Path) -> io::Result<PathBuf> {
+    let mut real = PathBuf::from("/");
+    let mut left: Vec<_> = path.components().rev().map(|part| part.as_os_str().to_owned()).collect();
+    let mut links = 0;
+    while let Some(part) = left.pop() {
+        if part == ".." {
+            real.pop();
+        } else {
+            real.push(&part);
+        }
+        if fs.stat(&real)?.kind == Kind::Symlink {
+            links += 1;
+            if links > LINK_LIMIT {
+                return Err(io::Error::other("it leads through too many links"));
+            }
+            let target = fs.read_link(&real)?;
+            real.pop();
+            left.extend(target.components().rev().map(|part| part.as_os_str().to_owned()));
+        }
+    }
+    Ok(real)
+}
+
 /// Puts a file in place so that, whenever the power fails, either the old content or the new is there in full.
 pub fn atomic_write(fs: &dyn Fs, path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let part = sibling(path, ".part");
@@ -65,9 +92,17 @@ pub fn atomic_write(fs: &dyn Fs, path: &Path, content: &[u8], mode: u32) -> io::
 }
 
 /// Makes a directory and those above it that are missing, each durable before the next.
+///
+/// So is the lowest that is there: a kytx that was killed may have made it and not got to its sync.
 pub fn make_dirs(fs: &dyn Fs, dir: &Path, mode: u32) -> io::Result<()> {
     match stat_opt(fs, dir).context("look at", dir)? {
-        Some(Meta { kind: Kind::Dir, .. }) => return Ok(()),
+        Some(Meta { kind: Kind::Dir, .. }) => {
+            return match fs.sync_dir(parent_of(dir)) {
+                // Where this user may not even look, it has made nothing.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+                other => other.context("sync", parent_of(dir)),
+            };
+        }
         Some(_) => {
             return Err(io::Error::new(
                 io::ErrorKind::NotADirectory,
@@ -320,6 +355,24 @@ mod tests {
         assert_eq!(read_file(&OsFs, &path, 10).unwrap(), b"two");
         assert_eq!(OsFs.list(dir.path()).unwrap(), ["f"]);
         assert!(read_file(&OsFs, &path, 2).is_err(), "a longer file is an error, never cut");
+    }
+
+    #[test]
+    fn a_path_is_resolved_as_the_kernel_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        make_dirs(&OsFs, &root.join("a/b"), 0o700).unwrap();
+        OsFs.create(&root.join("a/b/f"), 0o600).unwrap();
+        OsFs.symlink(Path::new("../a/./b/again"), &root.join("a/up")).unwrap();
+        OsFs.symlink(Path::new("f"), &root.join("a/b/again")).unwrap();
+        OsFs.symlink(&root.join("a"), &root.join("whole")).unwrap();
+        for path in ["a/b/f", "a/up", "whole/up", "whole/../a/b/again"] {
+            let path = root.join(path);
+            assert_eq!(resolve(&OsFs, &path).unwrap(), path.canonicalize().unwrap(), "{}", path.display());
+        }
+        OsFs.symlink(Path::new("loop"), &root.join("loop")).unwrap();
+        assert!(resolve(&OsFs, &root.join("loop")).is_err());
+        assert_eq!(resolve(&OsFs, &root.join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

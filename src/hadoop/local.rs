@@ -1,7 +1,7 @@
 //! Cube data in a `file:` working directory: kytx's own copier.
 //!
-//! A mirrored file gets its modification time only after its content is synced, so that after a crash a copy whose
-//! size and time agree with the source is worth comparing, and one whose time does not was never finished.
+//! A copy whose size and time agree with the source is not believed for that: unless a pass that was finished, and
+//! synced whole, has seen the same source, its content is compared. So one sync a file is enough, after its attributes.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
@@ -240,7 +240,6 @@ fn copy_hashing(
         writer.write_all(&buffer[..count]).context("write", target)?;
         tick(count as u64)?;
     }
-    writer.sync().context("sync", target)?;
     copy_attrs(fs, source, target, meta)?;
     writer.sync().context("sync", target)?;
     Ok(hasher.finish())

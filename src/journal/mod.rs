@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use ballast::BALLAST_BYTES;
 pub use codec::{FRAME_LIMIT_BYTES, Frame, Head, TooLarge};
-pub use sled::SledFault;
+pub use sled::{SledFault, Table, Tables};
 use store::store_path;
 pub use store::{Opened, Repair, Store};
 pub use twin::{TwinView, read};

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use super::codec::Frame;
 use super::decide::Pair;
 use crate::effect::fs::{Fs, FsFile, Kind, exists, read_file};
-use crate::effect::tree::parent_of;
 
 /// sled frees its own lock some time after the last handle is dropped.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
@@ -46,9 +45,73 @@ pub enum SledFault {
     },
 }
 
+/// What of sled is used: the seam at which a simulated one, on a simulated file system, stands in for it. Whatever
+/// makes it durable is on this side of the seam.
+pub trait Tables: Sync {
+    /// Opens the table in a directory, making an empty one where there is none. It writes there, and syncs nothing that
+    /// can be relied on.
+    fn open(&self, path: &Path) -> Result<Box<dyn Table>, SledFault>;
+}
+
+/// An open table. Dropping it closes it.
+pub trait Table: Send {
+    /// Everything in it, in the order of the keys.
+    fn pairs(&self) -> Result<Vec<Pair>, SledFault>;
+    /// Adds pairs and hands them to the kernel. They are not durable then.
+    fn add(&self, pairs: &[Pair]) -> Result<(), SledFault>;
+}
+
+/// The real sled.
+pub(super) struct SledTables;
+
+struct SledTable(Option<::sled::Db>);
+
+impl SledTable {
+    fn db(&self) -> &::sled::Db {
+        self.0.as_ref().expect("BUG: the store is open until it is dropped")
+    }
+}
+
+impl Tables for SledTables {
+    fn open(&self, path: &Path) -> Result<Box<dyn Table>, SledFault> {
+        Ok(Box::new(SledTable(Some(open_patiently(path)?))))
+    }
+}
+
+impl Table for SledTable {
+    fn pairs(&self) -> Result<Vec<Pair>, SledFault> {
+        let db = self.db();
+        guarded("read", || {
+            db.iter().map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
+        })
+    }
+
+    fn add(&self, pairs: &[Pair]) -> Result<(), SledFault> {
+        let db = self.db();
+        guarded("append to", || {
+            for (key, value) in pairs {
+                db.insert(key, &value[..])?;
+            }
+            db.flush().map(drop)
+        })
+    }
+}
+
+impl Drop for SledTable {
+    fn drop(&mut self) {
+        // sled syncs in its own drop and panics if that fails. What matters has been synced; the rest is repeated
+        // at the next open.
+        let db = self.0.take();
+        let _ = guarded("close", || {
+            drop(db);
+            Ok(())
+        });
+    }
+}
+
 /// An open store.
 pub(super) struct Sled {
-    db: Option<::sled::Db>,
+    table: Box<dyn Table>,
     /// kytx's own descriptor of sled's `db` file, held open so that no write-back error is missed.
     file: Box<dyn FsFile>,
 }
@@ -56,12 +119,11 @@ pub(super) struct Sled {
 impl Sled {
     /// Opens the store in `path`, making an empty one where there is none, and syncs whatever sled wrote. The caller
     /// holds kytx's lock.
-    pub(super) fn open(fs: &dyn Fs, path: &Path) -> Result<Self, SledFault> {
+    pub(super) fn open(fs: &dyn Fs, tables: &dyn Tables, path: &Path) -> Result<Self, SledFault> {
         let io = |doing| move |source| SledFault::Io { doing, source };
         remove_unfinished_snapshots(fs, path).map_err(io("clear"))?;
-        let db = open_patiently(path)?;
-        let mut store = Self { db: Some(db), file: fs.open(&path.join("db")).map_err(io("open"))? };
-        store.file.sync().map_err(io("sync"))?;
+        let table = tables.open(path)?;
+        let store = Self { table, file: fs.open(&path.join("db")).map_err(io("open"))? };
         sync_store(fs, path).map_err(io("sync"))?;
         let blobs = path.join("blobs");
         if exists(fs, &blobs).map_err(io("list"))? && !fs.list(&blobs).map_err(io("list"))?.is_empty() {
@@ -72,10 +134,7 @@ impl Sled {
 
     /// Everything in it, in the order of the keys.
     pub(super) fn pairs(&self) -> Result<Vec<Pair>, SledFault> {
-        let db = self.db();
-        guarded("read", || {
-            db.iter().map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect()
-        })
+        self.table.pairs()
     }
 
     /// Adds frames and returns once they are durable.
@@ -83,31 +142,11 @@ impl Sled {
         &mut self,
         frames: impl IntoIterator<Item = &'a Frame>,
     ) -> Result<(), SledFault> {
-        let db = self.db();
-        guarded("append to", || {
-            for frame in frames {
-                db.insert(frame.key(), frame.value())?;
-            }
-            db.flush()
-        })?;
+        let pairs: Vec<Pair> =
+            frames.into_iter().map(|frame| (frame.key().to_vec(), frame.value().to_vec())).collect();
+        self.table.add(&pairs)?;
         // sled's flush ends in sync_file_range, which syncs neither length nor allocation nor the disk's cache.
         self.file.sync().map_err(|source| SledFault::Io { doing: "sync", source })
-    }
-
-    fn db(&self) -> &::sled::Db {
-        self.db.as_ref().expect("BUG: the store is open until it is dropped")
-    }
-}
-
-impl Drop for Sled {
-    fn drop(&mut self) {
-        // sled syncs in its own drop and panics if that fails. What matters has been synced; the rest is repeated
-        // at the next open.
-        let db = self.db.take();
-        let _ = guarded("close", || {
-            drop(db);
-            Ok(())
-        });
     }
 }
 
@@ -137,7 +176,8 @@ pub(super) fn copy_for_judgement(fs: &dyn Fs, from: &Path, to: &Path) -> Result<
     Ok(())
 }
 
-/// Syncs every file of the store, its directories and the directory that holds it: sled syncs no directory ever.
+/// Syncs every file of the store and its directories: sled syncs no directory ever. The store's own name is synced by
+/// whoever gives it.
 pub(super) fn sync_store(fs: &dyn Fs, path: &Path) -> std::io::Result<()> {
     for name in fs.list(path)? {
         let child = path.join(name);
@@ -147,8 +187,7 @@ pub(super) fn sync_store(fs: &dyn Fs, path: &Path) -> std::io::Result<()> {
             Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::Device => {}
         }
     }
-    fs.sync_dir(path)?;
-    fs.sync_dir(parent_of(path))
+    fs.sync_dir(path)
 }
 
 /// A kill while sled renews its snapshot leaves `snap.N.generating`, which no later open survives.

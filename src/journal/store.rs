@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::ballast;
 use super::codec::{Frame, Head};
 use super::decide::{Decision, Reading, StoreRepair, TwinRepair, decide};
-use super::sled::{CopyFault, Sled, SledFault, copy_for_judgement, sync_store};
+use super::sled::{CopyFault, Sled, SledFault, SledTables, Tables, copy_for_judgement, sync_store};
 use super::{Journal, JournalError, OpenError, is_bad_medium, twin};
 use crate::effect::fs::{Fs, FsFile, exists};
 use crate::effect::tree::{make_dirs, no_tick, remove_tree, sibling};
@@ -86,7 +86,17 @@ impl<'fs> Store<'fs> {
     /// # Errors
     /// [`OpenError::Exists`] if there is one, whole or in part.
     pub fn create(fs: &'fs dyn Fs, dir: &Path, first: &Record) -> Result<Self, OpenError> {
-        let places = Places { fs, dir };
+        Self::create_over(fs, &SledTables, dir, first)
+    }
+
+    /// The same over another sled than the real one.
+    pub fn create_over(
+        fs: &'fs dyn Fs,
+        tables: &'fs dyn Tables,
+        dir: &Path,
+        first: &Record,
+    ) -> Result<Self, OpenError> {
+        let places = Places { fs, tables, dir };
         if places.has_store()? || places.has_twin()? {
             return Err(OpenError::Exists { dir: dir.to_owned() });
         }
@@ -105,10 +115,15 @@ impl<'fs> Store<'fs> {
     /// Opens the journal in the state directory `dir`, after comparing its two places and repairing one from the
     /// other if need be.
     pub fn open(fs: &'fs dyn Fs, dir: &Path) -> Result<Opened<'fs>, OpenError> {
-        match Self::open_once(fs, dir) {
+        Self::open_over(fs, &SledTables, dir)
+    }
+
+    /// The same over another sled than the real one.
+    pub fn open_over(fs: &'fs dyn Fs, tables: &'fs dyn Tables, dir: &Path) -> Result<Opened<'fs>, OpenError> {
+        match Self::open_once(fs, tables, dir) {
             // sled's reopening needs room, and so do the copy to judge and a rebuild.
             Err(error) if error.is_full() && ballast::release(fs, dir).is_ok_and(|bytes| bytes > 0) => {
-                Self::open_once(fs, dir)
+                Self::open_once(fs, tables, dir)
             }
             Err(error) => Err(error),
             Ok(opened) => {
@@ -118,8 +133,8 @@ impl<'fs> Store<'fs> {
         }
     }
 
-    fn open_once(fs: &'fs dyn Fs, dir: &Path) -> Result<Opened<'fs>, OpenError> {
-        let places = Places { fs, dir };
+    fn open_once(fs: &'fs dyn Fs, tables: &'fs dyn Tables, dir: &Path) -> Result<Opened<'fs>, OpenError> {
+        let places = Places { fs, tables, dir };
         let twin = match twin::scan(fs, dir) {
             Err(OpenError::Io { source, .. }) if is_bad_medium(&source) => {
                 Some(Reading::broken(format!("it cannot be read: {source}")))
@@ -224,6 +239,7 @@ pub(super) fn store_path(dir: &Path) -> PathBuf {
 /// The journal's names in one state directory.
 struct Places<'fs, 'dir> {
     fs: &'fs dyn Fs,
+    tables: &'fs dyn Tables,
     dir: &'dir Path,
 }
 
@@ -287,7 +303,7 @@ impl<'fs> Places<'fs, '_> {
             // sled would make a new, empty one.
             return Ok(Reading::broken("its file `db` is missing".to_owned()));
         }
-        match Sled::open(self.fs, copy).and_then(|sled| sled.pairs()) {
+        match Sled::open(self.fs, self.tables, copy).and_then(|sled| sled.pairs()) {
             Ok(pairs) => Ok(Reading::of_pairs(&pairs)),
             // What the system refuses to do with the copy says nothing about the store.
             Err(SledFault::Io { source, .. }) if source.raw_os_error().is_some() => {
@@ -345,7 +361,7 @@ impl<'fs> Places<'fs, '_> {
 
     fn build_store(&self, frames: &[Frame]) -> Result<(), OpenError> {
         let path = self.new_store();
-        let mut store = Sled::open(self.fs, &path).map_err(OpenError::Store)?;
+        let mut store = Sled::open(self.fs, self.tables, &path).map_err(OpenError::Store)?;
         store.append(frames).map_err(OpenError::Store)?;
         drop(store);
         sync_store(self.fs, &path).map_err(|source| OpenError::io("sync", &path, source))
@@ -376,7 +392,7 @@ impl<'fs> Places<'fs, '_> {
 
     /// Opens both places, which hold exactly `truth`, and syncs what an earlier kytx may have left unsynced.
     fn open(&self, truth: &[Frame]) -> Result<Store<'fs>, OpenError> {
-        let sled = Sled::open(self.fs, &store_path(self.dir)).map_err(|fault| match fault {
+        let sled = Sled::open(self.fs, self.tables, &store_path(self.dir)).map_err(|fault| match fault {
             SledFault::Busy => OpenError::Busy { dir: self.dir.to_owned() },
             other => OpenError::Store(other),
         })?;

@@ -21,8 +21,9 @@ use crate::backup::manifest::Manifest;
 use crate::backup::walk::Contents;
 use crate::digest::Digest;
 use crate::effect::fs::{Fs, Kind, Meta, Timestamp, read_file, stat_opt};
-use crate::effect::os::real_path;
-use crate::effect::tree::{Context, atomic_write, copy_attrs, copy_tree, parent_of, remove_tree, sibling};
+use crate::effect::tree::{
+    Context, atomic_write, copy_attrs, copy_tree, parent_of, remove_tree, resolve, sibling,
+};
 use crate::engine::{MutationError, Sight, Task};
 use crate::kyligence::carry::{CarryItem, CarryList, How};
 use crate::raw_path::RawPath;
@@ -133,7 +134,7 @@ impl CarryCustomisations<'_> {
                 };
                 let bytes = machine.state.read_side(fs, &side)?;
                 // The source may be a link, within the home or out of it: the attributes are the file's.
-                let real = real_path(&source).context("resolve", &source)?;
+                let real = resolve(fs, &source).context("resolve", &source)?;
                 let meta = fs.stat(&real).context("look at", &real)?;
                 let mut file = fs.create(&part, 0o600).context("create", &part)?;
                 file.write_all(&bytes).context("write", &part)?;

@@ -54,7 +54,9 @@ impl HandOverData<'_> {
         if !hdfs.exists(&copy)? {
             // It is in place already, unless somebody took both.
             if hdfs.exists(&cube.source)? {
-                return Ok(hdfs.make_durable(&cube.source)?);
+                // Both names of the rename, as its attempt may have been killed before it synced either.
+                hdfs.make_durable(&cube.source)?;
+                return Ok(hdfs.make_durable(&copy)?);
             }
             return Err(refused(format!("neither `{}` nor its copy `{copy}` is there", cube.source)));
         }

@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use kytx::effect::fs::{Attrs, Fs, FsFile, Meta, Xattr};
+use kytx::effect::fs::{Attrs, Fs, FsFile, Meta, Site, Xattr};
 use kytx::effect::os::OsFs;
 
 /// What happens at a call that changes something.
@@ -125,7 +125,7 @@ impl Write for FaultFile {
 }
 
 impl FsFile for FaultFile {
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync_for(&mut self, _: Site) -> io::Result<()> {
         self.fs.admit("sync", &self.path)
     }
 
@@ -226,11 +226,11 @@ impl Fs for FaultFs {
     }
 
     // Nothing is forced to the medium here: it costs time, and what these tests look at is what the kernel shows.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+    fn sync_dir_for(&self, dir: &Path, _: Site) -> io::Result<()> {
         self.admit("sync_dir", dir)
     }
 
-    fn sync_fs(&self, path: &Path) -> io::Result<()> {
+    fn sync_fs_for(&self, path: &Path, _: Site) -> io::Result<()> {
         if self.lacking.sync_fs {
             return Err(io::ErrorKind::Unsupported.into());
         }
