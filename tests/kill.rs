@@ -19,8 +19,12 @@
 
 #[path = "kill/grid.rs"]
 mod grid;
+#[path = "kill/limited.rs"]
+mod limited;
 #[path = "kill/moments.rs"]
 mod moments;
+#[path = "kill/renewed.rs"]
+mod renewed;
 #[path = "kill/shelter.rs"]
 mod shelter;
 #[path = "kill/sieve.rs"]

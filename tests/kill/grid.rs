@@ -61,7 +61,12 @@ pub fn measure(scratch: &Path) -> (Vec<Measured>, BTreeSet<(usize, [String; 3])>
                 cuts.drain(..=steps);
             }
             let scripts = run.calls.iter().filter(|call| !call.by_program).count() as u64;
-            measured.push(Measured { kind, scene, windows: Windows::new(&cuts, run.calls.len() as u64), scripts });
+            measured.push(Measured {
+                kind,
+                scene,
+                windows: Windows::new(&cuts, run.calls.len() as u64),
+                scripts,
+            });
         }
     }
     (measured, windows)
@@ -153,6 +158,7 @@ impl Grid {
 
     /// Explores them, and tells how far it is after every `tell_every` of them.
     pub fn explore(&mut self, jobs: &[Job], workers: usize, scratch: &Path, tell_every: usize) {
+        self.census.figures.insert("runs planned".to_owned(), jobs.len() as u64);
         let next = AtomicUsize::new(0);
         let shared = Mutex::new(&mut *self);
         std::thread::scope(|scope| {
@@ -161,8 +167,7 @@ impl Grid {
                     let mut sites: Vec<Option<Site>> = kinds().iter().map(|_| None).collect();
                     while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let site = &mut sites[job.kind];
-                        let site =
-                            site.get_or_insert_with(|| Site::new(scratch, &kinds()[job.kind].options));
+                        let site = site.get_or_insert_with(|| Site::new(scratch, &kinds()[job.kind].options));
                         let found = explore(site, job);
                         let mut grid = shared.lock().unwrap();
                         grid.count(job, &found);
@@ -205,7 +210,8 @@ impl Grid {
                 accident: job.accident.name().to_owned(),
             });
             *counts.seen.entry(found.seen.clone()).or_default() += 1;
-            let after = if job.way == Way::Resume { &mut counts.after_resume } else { &mut counts.after_abort };
+            let after =
+                if job.way == Way::Resume { &mut counts.after_resume } else { &mut counts.after_abort };
             *after.entry(found.end.clone()).or_default() += 1;
             counts.stuck += u64::from(found.stuck);
             counts.violations += u64::from(!found.violations.is_empty());

@@ -1,5 +1,7 @@
 //! At which calls to kill: spread over a run so that every record's window gets its share.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 /// A small generator of numbers, the same on every machine (`SplitMix64`).
 pub struct Random(u64);
 

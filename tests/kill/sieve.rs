@@ -9,6 +9,7 @@
 //! The filter is inherited and cannot be taken off, so the tracer stays for as long as anything lives that has it, the
 //! service included; and if the tests die, the kernel kills all of it.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
 #![allow(
     unsafe_code,
     reason = "ptrace, waitpid and prctl have no safe form; nothing but these calls is in an unsafe block"
@@ -121,8 +122,7 @@ fn spawn(command: &mut Command) -> io::Result<pid_t> {
     // SAFETY: between fork and exec it makes three system calls and allocates nothing; the filter lives in the closure.
     unsafe {
         command.pre_exec(move || {
-            let program =
-                libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
+            let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
             let none: usize = 0;
             // Without it only root may install a filter.
             if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1_usize, none, none, none) != 0 {
@@ -213,8 +213,7 @@ impl Tracer {
             self.doomed.remove(&pid);
             if pid == self.program {
                 let exited = libc::WIFEXITED(status);
-                self.code =
-                    Some(if exited { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) });
+                self.code = Some(if exited { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) });
             }
             self.tell();
         }

@@ -1,17 +1,16 @@
 //! A machine that is killed on again and again: as it was, led to where a command begins, and judged afterwards.
 
-use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
-use std::os::unix::process::ExitStatusExt;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::process::Command;
 
 use kytx::testbed::{Options, StoreContent};
 use serde_json::Value;
 
+use crate::limited::run_limited;
+use crate::renewed::Renewed;
+use crate::support::Ran;
 use crate::support::snapshot::Snapshot;
-use crate::support::{Machine, PATIENCE, Ran};
 
 /// What the product itself writes into a home whenever one of its scripts runs.
 const PRODUCT: [&str; 9] = [
@@ -71,8 +70,7 @@ pub struct Standing {
 
 /// A machine.
 pub struct Site {
-    machine: Machine,
-    pristine: tempfile::TempDir,
+    machine: Renewed,
     product: Vec<&'static str>,
     old: Look,
     new: Look,
@@ -95,9 +93,7 @@ struct Look {
 impl Site {
     /// Builds it below a directory, and upgrades it once, undisturbed, to learn what an upgrade makes of it.
     pub fn new(parent: &Path, options: &Options) -> Self {
-        let machine = Machine::within(parent, options);
-        let pristine = tempfile::Builder::new().prefix("kytx-").tempdir_in(parent).unwrap();
-        copy(&machine.root, pristine.path());
+        let machine = Renewed::new(parent, options);
         let mut product = PRODUCT.to_vec();
         if options.layout == kytx::testbed::Layout::Ke4 {
             product.extend(PRODUCT_KE4);
@@ -105,7 +101,6 @@ impl Site {
         let outside = Snapshot::take(&machine.root, &ELSEWHERE);
         let mut site = Self {
             machine,
-            pristine,
             product,
             old: Look::default(),
             new: Look::default(),
@@ -143,19 +138,9 @@ impl Site {
         self.windows.iter().filter(|standing| standing.phase == "aborting").count() / 2
     }
 
-    /// Makes the machine what it was, byte for byte and time for time, with its service running.
+    /// Makes the machine what it was, with its service running.
     pub fn renew(&self) {
-        self.machine.end_services().unwrap();
-        for entry in fs::read_dir(&self.machine.root).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                fs::remove_dir_all(entry.path()).unwrap();
-            } else {
-                fs::remove_file(entry.path()).unwrap();
-            }
-        }
-        copy(self.pristine.path(), &self.machine.root);
-        self.machine.start();
+        self.machine.renew();
     }
 
     /// Leads the machine as it was to where a command begins, and returns the command.
@@ -200,10 +185,10 @@ impl Site {
         self.machine.root.join("opt/.kytx/kyligence")
     }
 
-    /// What is in the state directory, but for who works there.
+    /// What is in the state directory, but for who works there, and for logs that the service still writes.
     pub fn state_snapshot(&self) -> Option<Snapshot> {
         let state = self.state();
-        state.exists().then(|| Snapshot::take(&state, &["holder.json"]))
+        state.exists().then(|| Snapshot::take(&state, &["holder.json", "spare/logs"]))
     }
 
     fn status(&self) -> Option<Value> {
@@ -211,6 +196,16 @@ impl Site {
         command.arg("--json");
         let ran = run_limited(command);
         (ran.code == 0).then(|| serde_json::from_str(&ran.stdout).unwrap())
+    }
+
+    /// Which release the journal says is there: at rest it must be right.
+    pub fn promised(&self) -> Option<&'static str> {
+        let status = self.status()?;
+        match (status["phase"].as_str()?, status["outcome"].as_str()) {
+            ("applied", _) | ("ended", Some("committed")) => Some("new"),
+            ("ended", Some("aborted")) => Some("old"),
+            _ => None,
+        }
     }
 
     /// Where the transaction stands.
@@ -231,9 +226,8 @@ impl Site {
             steps.reverse();
         }
         let text = |step: &Value, key: &str| step[key].as_str().unwrap_or_default().to_owned();
-        let in_hand = steps
-            .iter()
-            .find(|step| step["stage"] == stage && open.contains(&text(step, "state").as_str()));
+        let in_hand =
+            steps.iter().find(|step| step["stage"] == stage && open.contains(&text(step, "state").as_str()));
         let Some(step) = in_hand else { return Standing { phase, ..Standing::default() } };
         let before = if text(step, "state") == intended { "before outcome" } else { "before intent" };
         Standing { phase, step: text(step, "name"), window: before.to_owned() }
@@ -271,8 +265,7 @@ impl Site {
         let known = ["backup", "ballast", "child", "holder.json", "journal", "journal.log", "lock", "log"];
         let known = [&known[..], &["history", "plan", "steps"]].concat();
         let state = names(&self.state());
-        let strange: Vec<String> =
-            state.into_iter().filter(|name| !known.contains(&name.as_str())).collect();
+        let strange: Vec<String> = state.into_iter().filter(|name| !known.contains(&name.as_str())).collect();
         wrong.extend(told("left in the state directory", &strange));
         if !self.is_old() {
             // After a commit there is no way back, nor anything that was kept for it.
@@ -304,39 +297,12 @@ impl Site {
             // What a new major release changes in them has the time of its start.
             cube = cube.without_file_times();
         }
-        Look { tree: Some(Snapshot::take(&self.machine.real_home, &self.product)), metadata, cube: Some(cube) }
+        Look {
+            tree: Some(Snapshot::take(&self.machine.real_home, &self.product)),
+            metadata,
+            cube: Some(cube),
+        }
     }
-}
-
-/// Runs a command with no input to its end, and kills it when it hangs.
-pub fn run_limited(mut command: Command) -> Ran {
-    let (out, err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
-    command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap());
-    let mut child = command.spawn().unwrap();
-    let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if begun.elapsed() > PATIENCE {
-            child.kill().unwrap();
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(2));
-    };
-    let code = status.code().or(status.signal().map(|signal| -signal)).expect("it ended");
-    Ran { code, stdout: text_of(&out), stderr: text_of(&err) }
-}
-
-/// Everything that was written to a file so far. A writer that shares the file is not disturbed.
-pub fn text_of(file: &File) -> String {
-    let mut bytes = vec![0; file.metadata().unwrap().len() as usize];
-    file.read_exact_at(&mut bytes, 0).unwrap();
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn copy(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
-    assert!(status.success(), "`{}` is copied", from.display());
 }
 
 fn unless(what: &str, holds: bool) -> Vec<String> {
