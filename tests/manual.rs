@@ -55,7 +55,7 @@ fn killed_at_any_call_the_manual_s_procedure_loses_what_it_is_known_to_lose() {
     let moments: Vec<u64> = if census::exhaustive() {
         (1..=windows.calls()).collect()
     } else {
-        windows.choose(90, &mut Random::new(seed))
+        windows.choose(60, &mut Random::new(seed))
     };
     drop(yard);
     let found = explore(&moments, scratch.path());

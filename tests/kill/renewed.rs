@@ -1,13 +1,14 @@
 //! A machine that can be made again what it was, byte for byte and time for time, under the same path.
 
 use std::fs;
+use std::net::TcpListener;
 use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
 
 use kytx::testbed::Options;
 
-use crate::support::Machine;
+use crate::support::{Machine, wait_until};
 
 /// A machine, and what it was.
 pub struct Renewed {
@@ -27,6 +28,9 @@ impl Renewed {
     /// Makes it what it was, with its service running.
     pub fn renew(&self) {
         self.machine.end_services().unwrap();
+        // A process of several threads is a zombie before the last of them has let go of its sockets.
+        let is_free = || TcpListener::bind(("127.0.0.1", self.machine.port)).is_ok();
+        wait_until("the service's port is free", is_free);
         for entry in fs::read_dir(&self.machine.root).unwrap() {
             let entry = entry.unwrap();
             if entry.file_type().unwrap().is_dir() {
