@@ -356,10 +356,12 @@ pub fn processes_below(root: &Path) -> io::Result<Vec<i32>> {
 /// Kills them, and waits until they are gone.
 pub fn end_processes_below(root: &Path) -> io::Result<()> {
     const PATIENCE: Duration = Duration::from_secs(30);
+    // An exec takes no time to speak of, and a program may have wiped its command line for good.
+    const EXEC_PATIENCE: Duration = Duration::from_secs(1);
     let start = Instant::now();
     loop {
         let processes = processes_below(root)?;
-        if processes.is_empty() && !somebody_executes()? {
+        if processes.is_empty() && (start.elapsed() > EXEC_PATIENCE || !somebody_executes()?) {
             return Ok(());
         }
         if start.elapsed() > PATIENCE {
