@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 use crate::effect::fs::{Fs, exists, read_file};
+use crate::effect::shell::OUTPUT_NAMES;
 use crate::effect::tree::{Context, atomic_write, make_dirs, parent_of};
 use crate::raw_path::RawPath;
 use crate::txn::{SideFile, StepId, TxnId};
@@ -155,12 +156,18 @@ impl StateDir {
     }
 
     /// Removes the contents of edited files. They hold what a configuration holds, passwords included, so they stay no
-    /// longer than a transaction that may have to carry them again. Not synced: what comes back with a lost power is
-    /// removed by the next `begin`.
+    /// longer than a transaction that may have to carry them again. Removes the names of output files as well, which
+    /// a kill may have left. Not synced: what comes back with a lost power is removed by the next `begin`.
     pub fn remove_contents(&self, fs: &dyn Fs) -> io::Result<()> {
         for name in fs.list(&self.plan())? {
             if name.as_encoded_bytes().starts_with(CONTENT_PREFIX.as_bytes()) {
                 fs.unlink(&self.plan().join(name))?;
+            }
+        }
+        for name in OUTPUT_NAMES {
+            let path = self.root.join(name);
+            if exists(fs, &path)? {
+                fs.unlink(&path)?;
             }
         }
         Ok(())
@@ -237,6 +244,19 @@ mod tests {
         assert!(error.to_string().contains("claim.json"), "{error}");
         place.remove_claim(&OsFs).unwrap();
         assert_eq!(place.read_claim(&OsFs).unwrap(), None);
+    }
+
+    #[test]
+    fn names_that_a_kill_left_to_output_files_go_with_the_contents() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = prepared(dir.path());
+        for name in OUTPUT_NAMES {
+            atomic_write(&OsFs, &state.root().join(name), b"", 0o600).unwrap();
+        }
+        let before = OsFs.list(state.root()).unwrap().len();
+        state.remove_contents(&OsFs).unwrap();
+        state.remove_contents(&OsFs).unwrap();
+        assert_eq!(OsFs.list(state.root()).unwrap().len(), before - OUTPUT_NAMES.len());
     }
 
     #[test]

@@ -1,8 +1,15 @@
-//! The real kytx, killed at counted moments of whole upgrades, of the ways back, of commits, and of the recoveries
-//! themselves. However it was killed, `resume` ends in the new release and `abort` in the old one.
+//! The kill grid: the real kytx is killed at every system call that changes something, of `begin`, `resume`, `abort` and
+//! `commit`, its own and its scripts'; and whatever it was killed at, `resume` ends in the new release and `abort` in
+//! the old one, byte for byte.
 //!
-//! A moment is a system call of the traced run that changes something (`support/killer.rs`); nothing sleeps and nothing
-//! depends on time. `KYTX_SEED` repeats a run, `KYTX_KILLS` scales it, in percent.
+//! A moment is a call that is counted (`kill/sieve.rs`); nothing sleeps and nothing depends on time. Each state is made
+//! afresh: the machine as it was, the command, the kill. `resume` and `abort` from the same state are two such runs, as
+//! a tree is known by its inode and a copy of a machine is another machine. `resume` is that of an upgrade that was
+//! stopped before its first step.
+//!
+//! `KYTX_SEED` repeats a run. It explores a share that the seed chooses, in which every step is met before its intent
+//! and before its outcome, both ways; `KYTX_EXHAUSTIVE=1` explores everything and tells how far it is, and
+//! `KYTX_EXHAUSTIVE=2` kills every recovery as well.
 
 #![allow(clippy::disallowed_methods, reason = "it looks into test machines")]
 #![allow(
@@ -10,169 +17,56 @@
     reason = "a run of many minutes says its seed, its counts, and each violation at once"
 )]
 
+#[path = "kill/grid.rs"]
+mod grid;
+#[path = "kill/limited.rs"]
+mod limited;
 #[path = "kill/moments.rs"]
 mod moments;
+#[path = "kill/renewed.rs"]
+mod renewed;
+#[path = "kill/shelter.rs"]
+mod shelter;
+#[path = "kill/sieve.rs"]
+mod sieve;
 #[path = "kill/site.rs"]
 mod site;
+#[path = "kill/state.rs"]
+mod state;
 mod support;
 
-use std::collections::BTreeSet;
-use std::thread;
+use grid::Grid;
+use moments::Random;
+use support::census;
 
-use moments::{Measured, Random, Windows};
-use site::{Goal, Site, Tally};
-use support::killer::{Counted, Victims};
-use support::options;
-
-/// One series of kills: what is upgraded, and who is killed.
-struct Series {
-    name: &'static str,
-    major: bool,
-    counted: Counted,
-    victims: Victims,
-    /// How many upgrades are killed; each is killed again on its way.
-    upgrades: u64,
-    /// How many commits are killed likewise.
-    commits: u64,
-}
-
-const SERIES: [Series; 4] = [
-    Series {
-        name: "minor, kytx killed",
-        major: false,
-        counted: Counted::Own,
-        victims: Victims::Program,
-        upgrades: 26,
-        commits: 2,
-    },
-    Series {
-        name: "major, kytx killed",
-        major: true,
-        counted: Counted::Own,
-        victims: Victims::Program,
-        upgrades: 36,
-        commits: 0,
-    },
-    Series {
-        name: "major, commits killed",
-        major: true,
-        counted: Counted::Own,
-        victims: Victims::Program,
-        upgrades: 2,
-        commits: 16,
-    },
-    Series {
-        name: "major, kytx and its scripts killed",
-        major: true,
-        counted: Counted::Descendants,
-        victims: Victims::Descendants,
-        upgrades: 24,
-        commits: 2,
-    },
-];
+const TEST: &str = "i11_i7_killed_at_any_call_an_upgrade_ends_new_or_old_and_nothing_is_lost";
 
 /// I11 and I7: whatever was killed, going on reaches the new release and going back reaches the old one, whole.
 #[test]
-fn i11_i7_killed_at_any_moment_an_upgrade_ends_new_or_old_and_nothing_is_lost() {
-    let seed = std::env::var("KYTX_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(20_261_124);
-    let percent = std::env::var("KYTX_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
-    println!("KYTX_SEED={seed} KYTX_KILLS={percent}");
-    let tallies: Vec<Tally> = thread::scope(|scope| {
-        let runs: Vec<_> = (0_u64..)
-            .zip(&SERIES)
-            .map(|(number, series)| scope.spawn(move || run(series, Random::new(seed + number), percent)))
-            .collect();
-        runs.into_iter().map(|run| run.join().expect("a series runs to its end")).collect()
-    });
-    let moments: usize = tallies.iter().map(|tally| tally.moments.len()).sum();
-    let again: u64 = tallies.iter().map(|tally| tally.second_kills).sum();
-    let violations: Vec<&String> = tallies.iter().flat_map(|tally| &tally.violations).collect();
-    for (series, tally) in SERIES.iter().zip(&tallies) {
-        println!("{}: {} moments, {} second kills", series.name, tally.moments.len(), tally.second_kills);
-    }
-    println!(
-        "kill moments: {moments} distinct, {again} second kills, {} violations (KYTX_SEED={seed})",
-        violations.len()
-    );
-    let text: Vec<&str> = violations.iter().map(|violation| violation.as_str()).collect();
-    assert!(violations.is_empty(), "{}", text.join("\n\n"));
-    let reached: BTreeSet<_> = tallies.iter().flat_map(|tally| tally.reached.iter().cloned()).collect();
-    let planned: BTreeSet<_> = tallies.iter().flat_map(|tally| tally.planned.iter().cloned()).collect();
-    let missed: Vec<_> = planned.difference(&reached).collect();
-    assert!(missed.is_empty() || percent < 100, "no kill in {missed:?}");
-    assert!(percent < 100 || (moments >= 300 && again >= 100), "too few kills");
+fn i11_i7_killed_at_any_call_an_upgrade_ends_new_or_old_and_nothing_is_lost() {
+    let Some(memory) = shelter::enter(TEST) else { return };
+    let seed = census::seed();
+    println!("KYTX_SEED={seed}");
+    let mut random = Random::new(seed);
+    let scratch = tempfile::Builder::new().prefix("kytx-grid-").tempdir_in(memory).unwrap();
+    let (measured, windows) = grid::measure(scratch.path());
+    let jobs = if census::exhaustive() {
+        let every = std::env::var("KYTX_EXHAUSTIVE").is_ok_and(|text| text == "2");
+        grid::all(&measured, &mut random, if every { 1 } else { 8 })
+    } else {
+        grid::share(&measured, &mut random)
+    };
+    println!("{} runs", jobs.len());
+    let mut grid = Grid::new(seed);
+    let tell_every = if census::exhaustive() { 200 } else { 100 };
+    grid.explore(&jobs, workers(), scratch.path(), tell_every);
+    grid.census.publish();
+    assert!(grid.violations.is_empty(), "{}", grid.violations.join("\n\n"));
+    let missed: Vec<_> = windows.difference(&grid.met).collect();
+    assert!(missed.is_empty(), "no kill in {missed:?}");
 }
 
-fn run(series: &Series, mut random: Random, percent: u64) -> Tally {
-    let mut tally = Tally::new(series.name);
-    let options = if series.major { options().major() } else { options() };
-    let (upgrades, commits) =
-        ((series.upgrades * percent).div_ceil(100), (series.commits * percent).div_ceil(100));
-    let mut site = Site::new(&options, series.counted, series.victims);
-    let windows = site.measure(&mut tally);
-    let mut backs = windows.abort.choose(upgrades, &mut random).into_iter().rev();
-    for (number, at) in windows.begin.choose(upgrades, &mut random).into_iter().enumerate() {
-        let mut back_at = || backs.next().unwrap_or(1);
-        upgrade(&mut site, &windows, at, number % 3 != 2, &mut back_at, &mut random, &mut tally);
-        renew(&mut site, series, &options, &tally);
-    }
-    // One series sees to it that every step is met.
-    if series.major && series.counted == Counted::Own && upgrades > 10 && percent >= 100 {
-        reach_all(&mut site, &windows.steps, &mut tally);
-    }
-    for at in windows.commit.choose(commits, &mut random) {
-        let mut site = Site::new(&options, series.counted, series.victims);
-        site.measure_upgrade();
-        let kills: Vec<u64> =
-            std::iter::once(at).chain((0..3).map(|_| random.up_to(windows.commit.calls() * 2 / 3))).collect();
-        site.go(Goal::Committed, &kills, &mut tally);
-        site.check_committed(&mut tally);
-    }
-    tally
-}
-
-/// A machine that shows a violation says nothing about the next kill.
-fn renew(site: &mut Site, series: &Series, options: &kytx::testbed::Options, tally: &Tally) {
-    if tally.violations.len() > site.violations_seen {
-        *site = Site::new(options, series.counted, series.victims);
-        site.measure(&mut Tally::new(series.name));
-        site.violations_seen = tally.violations.len();
-    }
-}
-
-/// Kills within every step that no kill has met yet, both ways.
-fn reach_all(site: &mut Site, steps: &[String], tally: &mut Tally) {
-    for (number, name) in steps.iter().enumerate() {
-        let misses = |phase: &str| !tally.reached.contains(&(phase.to_owned(), name.clone()));
-        if misses("applying") || misses("aborting") {
-            site.meet(number, steps.len() - 1 - number, tally);
-        }
-    }
-}
-
-/// An upgrade that is killed at a call of `begin`, perhaps completed, and in any case undone, which is killed too.
-fn upgrade(
-    site: &mut Site,
-    windows: &Measured,
-    at: u64,
-    goes_on: bool,
-    back_at: &mut dyn FnMut() -> u64,
-    random: &mut Random,
-    tally: &mut Tally,
-) {
-    let left = |windows: &Windows, at: u64| windows.calls().saturating_sub(at) + 60;
-    site.begin(at, tally);
-    if goes_on {
-        let kills: Vec<u64> = (0..2).map(|_| random.up_to(left(&windows.begin, at))).collect();
-        site.go(Goal::Applied, &kills, tally);
-        if site.is_open() {
-            site.check_new(tally);
-        }
-    }
-    if site.is_open() {
-        let first = back_at();
-        let kills = [first, random.up_to(left(&windows.abort, first)), random.up_to(120)];
-        site.go(Goal::Aborted, &kills, tally);
-    }
-    site.check_old(tally);
+/// Half of the time is waiting for other programs, hence two a core.
+fn workers() -> usize {
+    2 * std::thread::available_parallelism().map_or(1, usize::from).min(2)
 }

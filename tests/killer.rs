@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test's own directory")]
 
+#[path = "kill/sieve.rs"]
+mod sieve;
 mod support;
 
 use std::fs;
@@ -172,4 +174,37 @@ fn a_census_survives_its_file() {
     both.add(&census);
     assert_eq!(both.totals(), (6, 0, 0));
     assert_eq!(both.at(&cell("exchange-trees")).after_resume["new"], 4);
+}
+
+/// What the sieve lets through unseen, the tracer that stops at every call does not: both count the same.
+#[test]
+fn the_sieve_stops_every_call_that_changes_something() {
+    const SCRIPT: &str = "echo a > f; mkdir d; cp f d/g; ln -s f l; mv d/g h; touch -d @0 h; chmod 600 h; rm -rf d; \
+                          tar -cf t f h; cat f >> h; : < f";
+    let [one, other] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let traced = run_killed_at(shell(one.path(), SCRIPT), 0, Counted::Descendants, Victims::Program);
+    let run = sieve::run(shell(other.path(), SCRIPT), None);
+    let count = run.calls.len() as u64;
+    assert_eq!(traced.outcome, Outcome::Finished { count, code: 0 }, "{}", run.stderr);
+    assert!(count > 12 && run.calls.iter().any(|call| call.by_program) && run.code == 0);
+}
+
+#[test]
+fn the_sieve_kills_whom_it_is_told_to_and_holds_a_child_until_it_is_let_go() {
+    use sieve::{Blow, Victims};
+    const SCRIPT: &str = "mkdir a; mkdir b; : > own";
+    let scripts = |at, victims| Some(Blow { counted: sieve::Counted::Scripts, at, victims });
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = sieve::run(shell(dir.path(), SCRIPT), scripts(2, Victims::Program));
+    assert!(run.struck && run.code == -libc::SIGKILL && files_in(dir.path()) == 1, "{run:?}");
+    let held = run.held.take().expect("`mkdir b` stands still");
+    drop(held);
+    support::wait_until("the child goes on", || dir.path().join("b").exists());
+    let dir = tempfile::tempdir().unwrap();
+    let run = sieve::run(shell(dir.path(), SCRIPT), scripts(2, Victims::Caller));
+    assert!(run.struck && run.code == 0 && run.held.is_none());
+    assert_eq!(files_in(dir.path()), 2, "a and own, as the script does not care");
+    let dir = tempfile::tempdir().unwrap();
+    let run = sieve::run(shell(dir.path(), SCRIPT), scripts(2, Victims::Tree));
+    assert!(run.struck && run.code == -libc::SIGKILL && files_in(dir.path()) == 1, "{run:?}");
 }

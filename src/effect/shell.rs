@@ -37,6 +37,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long to wait for what the program before this one left running in the foreground.
 const ORPHAN_LIMIT: Duration = Duration::from_mins(10);
 
+/// The names that output files have, beside the orphan lock, until they have none.
+pub const OUTPUT_NAMES: [&str; 2] = [".output-out", ".output-err"];
+
 /// A program to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -121,8 +124,8 @@ impl<'a> OsShell<'a> {
 
     fn output_file(&self, name: &str) -> io::Result<File> {
         // One kytx runs one program at a time, so one name is enough, and what a kill before the removal below leaves
-        // goes with the next.
-        let path = self.orphan_lock.with_file_name(format!(".output-{name}"));
+        // goes with the next, or with the transaction.
+        let path = self.orphan_lock.with_file_name(name);
         let file = OpenOptions::new()
             .read(true)
             .append(true)
@@ -139,7 +142,7 @@ impl<'a> OsShell<'a> {
 impl Shell for OsShell<'_> {
     fn run(&self, call: &Call) -> io::Result<Ran> {
         let stdin = self.locked_stdin()?;
-        let (out, err) = (self.output_file("out")?, self.output_file("err")?);
+        let (out, err) = (self.output_file(OUTPUT_NAMES[0])?, self.output_file(OUTPUT_NAMES[1])?);
         let mut stdout = Tail::new(out.try_clone()?, &call.label, self.log, self.mask);
         let mut stderr = Tail::new(err.try_clone()?, &call.label, self.log, self.mask);
         let mut command = Command::new(&call.program);

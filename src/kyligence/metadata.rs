@@ -175,11 +175,10 @@ pub fn restore_exact(
                 leave_maintenance(tools, home)?;
             }
             let restored = restore(tools, home, layout, &["restore", path, "--after-truncate"]);
-            if restored.is_err() {
-                // The script switches the mode on first and off last; a failure between leaves it on. What failed
-                // first is what the operator must hear of.
-                let _ = leave_maintenance(tools, home);
-            }
+            // The script switches the mode on first and off last: a failure between leaves it on, and so does the end of
+            // the program that switches it off, after a success and without a word. What failed first is what the
+            // operator must hear of.
+            let _ = leave_maintenance(tools, home);
             restored
         }
     }

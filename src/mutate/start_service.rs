@@ -31,7 +31,9 @@ impl Act for StartService<'_> {
             });
         }
         if !processes.service_runs() {
-            let left = processes.found.iter().any(|process| process.role == Role::Child);
+            // A start that is under way too: a script forks the server, and that fork, which holds no lock any more, is
+            // the script's own process until it becomes the server.
+            let left = processes.found.iter().any(|process| process.role != Role::Other);
             return Ok(Sight::of(if left { Observed::Torn } else { Observed::Before }));
         }
         if task.direction == Direction::Backward {

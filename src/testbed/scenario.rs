@@ -356,10 +356,12 @@ pub fn processes_below(root: &Path) -> io::Result<Vec<i32>> {
 /// Kills them, and waits until they are gone.
 pub fn end_processes_below(root: &Path) -> io::Result<()> {
     const PATIENCE: Duration = Duration::from_secs(30);
+    // An exec takes no time to speak of, and a program may have wiped its command line for good.
+    const EXEC_PATIENCE: Duration = Duration::from_secs(1);
     let start = Instant::now();
     loop {
         let processes = processes_below(root)?;
-        if processes.is_empty() {
+        if processes.is_empty() && (start.elapsed() > EXEC_PATIENCE || !somebody_executes()?) {
             return Ok(());
         }
         if start.elapsed() > PATIENCE {
@@ -372,6 +374,19 @@ pub fn end_processes_below(root: &Path) -> io::Result<()> {
         }
         std::thread::yield_now();
     }
+}
+
+/// Whether a process is in the middle of its exec: it has neither environment nor command line, and may turn out to be
+/// anybody's. A thread of the kernel has no program either, and a zombie none any more.
+fn somebody_executes() -> io::Result<bool> {
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let is_empty = |name| fs::read(path.join(name)).is_ok_and(|content| content.is_empty());
+        if is_empty("environ") && is_empty("cmdline") && fs::read_link(path.join("exe")).is_ok() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Says what the real one says when it is asked for its version.

@@ -1,5 +1,7 @@
 //! At which calls to kill: spread over a run so that every record's window gets its share.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 /// A small generator of numbers, the same on every machine (`SplitMix64`).
 pub struct Random(u64);
 
@@ -25,18 +27,6 @@ pub struct Windows {
     windows: Vec<(u64, u64)>,
 }
 
-/// The three commands that an operator types, undisturbed.
-#[derive(Debug)]
-pub struct Measured {
-    /// The window of planning, then two for each step: up to its intent, and up to its outcome.
-    pub begin: Windows,
-    /// The window of the decision, then two for each step, the last one first.
-    pub abort: Windows,
-    pub commit: Windows,
-    /// The names of the steps that an abort undoes.
-    pub steps: Vec<String>,
-}
-
 impl Windows {
     /// Cuts a run of so many calls after each of these.
     pub fn new(cuts: &[u64], calls: u64) -> Self {
@@ -51,13 +41,18 @@ impl Windows {
         Self { windows }
     }
 
+    /// How many windows there are.
+    pub fn count(&self) -> u64 {
+        self.windows.len() as u64
+    }
+
     /// How many calls the run had.
     pub fn calls(&self) -> u64 {
         self.windows.last().map_or(0, |(_, last)| *last)
     }
 
     /// A call within one window.
-    pub fn within(&self, window: usize, random: &mut Random) -> u64 {
+    fn within(&self, window: usize, random: &mut Random) -> u64 {
         let (first, last) = self.windows[window];
         first - 1 + random.up_to(last - first + 1)
     }
@@ -70,7 +65,7 @@ impl Windows {
         for number in 0..spread {
             chosen.insert(self.within((number * windows / spread) as usize, random));
         }
-        let rest = count - chosen.len() as u64;
+        let rest = count.saturating_sub(chosen.len() as u64);
         for number in 0..rest {
             let (from, to) = (number * self.calls() / rest, (number + 1) * self.calls() / rest);
             chosen.insert(from + random.up_to(to - from));

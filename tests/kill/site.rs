@@ -1,15 +1,15 @@
-//! A machine on which kytx is killed, what it must look like afterwards, and what is counted.
+//! A machine that is killed on again and again: as it was, led to where a command begins, and judged afterwards.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use kytx::testbed::{Options, StoreContent};
 use serde_json::Value;
 
-use crate::moments::{Measured, Windows};
-use crate::support::Machine;
-use crate::support::killer::{Counted, Outcome, Traced, Victims, run_killed_after, run_killed_at};
+use crate::limited::run_limited;
+use crate::renewed::Renewed;
+use crate::support::Ran;
 use crate::support::snapshot::Snapshot;
 
 /// What the product itself writes into a home whenever one of its scripts runs.
@@ -25,8 +25,11 @@ const PRODUCT: [&str; 9] = [
     "ext",
 ];
 
+/// The same for KE 4: its start notes here that the environment was checked, and makes a configuration for Hadoop.
+const PRODUCT_KE4: [&str; 2] = ["bin/check-env-bypass", "hadoop_conf/core-site.xml"];
+
 /// What is looked at in other ways, and the stand-in's own notes. Everything else on the machine is nobody's business.
-const ELSEWHERE: [&str; 8] = [
+const ELSEWHERE: [&str; 9] = [
     "opt/kyligence",
     "opt/.kytx",
     "opt/kyligence.backup.tar.gz",
@@ -34,422 +37,280 @@ const ELSEWHERE: [&str; 8] = [
     "hdfs",
     "metadata",
     "metadata.restoring.*",
+    "metadata.maintenance",
     "calls.log",
 ];
 
-/// Where a command is to lead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goal {
-    Applied,
-    Aborted,
-    Committed,
+/// A command that an operator types.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scene {
+    Begin,
+    /// Of an upgrade that was stopped before its first step.
+    Resume,
+    /// Of an upgrade that is applied.
+    Abort,
+    /// The same.
+    Commit,
 }
 
-/// What was done and found.
-pub struct Tally {
-    series: &'static str,
-    /// Every moment at which a run was killed: what was typed, and the call.
-    pub moments: BTreeSet<(String, u64)>,
-    /// How many kills hit a recovery.
-    pub second_kills: u64,
-    /// The steps in hand when a kill came, with their phase.
-    pub reached: BTreeSet<(String, String)>,
-    /// The steps that there are, with each phase they can be in.
-    pub planned: BTreeSet<(String, String)>,
-    pub violations: Vec<String>,
+impl Scene {
+    pub const ALL: [Self; 4] = [Self::Begin, Self::Resume, Self::Abort, Self::Commit];
 }
 
-impl Tally {
-    pub fn new(series: &'static str) -> Self {
-        Self {
-            series,
-            moments: BTreeSet::new(),
-            second_kills: 0,
-            reached: BTreeSet::new(),
-            planned: BTreeSet::new(),
-            violations: Vec::new(),
-        }
-    }
+/// Where a transaction stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// `none` if there is no journal.
+    pub phase: String,
+    /// The step in hand; empty between steps.
+    pub step: String,
+    /// How far it is: `before intent`, `before outcome`; empty between steps.
+    pub window: String,
 }
 
-/// A machine in use.
+/// A machine.
 pub struct Site {
-    machine: Machine,
-    counted: Counted,
-    victims: Victims,
-    old: Snapshot,
+    machine: Renewed,
+    product: Vec<&'static str>,
+    old: Look,
+    new: Look,
     outside: Snapshot,
-    old_metadata: StoreContent,
-    old_cube: Snapshot,
-    new: Option<Look>,
-    plan_length: usize,
-    /// How many violations there were when it was built.
-    pub violations_seen: usize,
-    /// What was typed on this machine since it was last as it had been, for whoever reads of a violation.
-    story: Vec<String>,
+    /// The first step of the plan.
+    first: String,
+    /// Each phase, step and window that there is.
+    pub windows: Vec<Standing>,
 }
 
-/// What an undisturbed upgrade makes.
+/// A release as it is in use.
+#[derive(Default)]
 struct Look {
-    tree: Snapshot,
+    tree: Option<Snapshot>,
     metadata: StoreContent,
-    cube: BTreeMap<PathBuf, Vec<u8>>,
+    /// Without large metadata entries, which are compared as metadata, and the copy that the restore of KE 4 makes.
+    cube: Option<Snapshot>,
 }
 
 impl Site {
-    /// A machine whose service runs.
-    pub fn new(options: &Options, counted: Counted, victims: Victims) -> Self {
-        let machine = Machine::new(options);
-        machine.start();
-        Self {
-            counted,
-            victims,
-            old: Snapshot::take(&machine.real_home, &PRODUCT),
-            outside: Snapshot::take(&machine.root, &ELSEWHERE),
-            old_metadata: settled(&machine),
-            old_cube: cube(&machine),
-            new: None,
-            plan_length: 0,
-            violations_seen: 0,
-            story: Vec::new(),
-            machine,
+    /// Builds it below a directory, and upgrades it once, undisturbed, to learn what an upgrade makes of it.
+    pub fn new(parent: &Path, options: &Options) -> Self {
+        let machine = Renewed::new(parent, options);
+        let mut product = PRODUCT.to_vec();
+        if options.layout == kytx::testbed::Layout::Ke4 {
+            product.extend(PRODUCT_KE4);
         }
-    }
-
-    /// Runs each command undisturbed: once upgraded and undone here, and once committed on a machine like it.
-    pub fn measure(&mut self, tally: &mut Tally) -> Measured {
-        let begin = self.measure_upgrade();
-        let steps = self.plan(tally);
-        let (cuts, calls) = self.undisturbed(&self.abort_command());
-        let abort = Windows::new(&cuts, calls);
-        self.check_old(tally);
-        let mut other = Self::new(&self.machine.options, self.counted, self.victims);
-        other.measure_upgrade();
-        let (cuts, calls) = other.undisturbed(&other.commit_command());
-        let commit = Windows::new(&cuts, calls);
-        other.check_committed(tally);
-        Measured { begin, abort, commit, steps }
-    }
-
-    /// An undisturbed upgrade, and what it makes.
-    pub fn measure_upgrade(&mut self) -> Windows {
-        let mut cuts = self.undisturbed(&self.begin_command());
-        // Begin, the steps planned, Sealed: nothing happens between them.
-        let steps = self.status().expect("an upgrade is open")["steps"].as_array().unwrap().len();
-        self.plan_length = steps;
-        cuts.0.drain(..=steps);
-        let windows = Windows::new(&cuts.0, cuts.1);
-        let tree = Snapshot::take(&self.machine.real_home, &PRODUCT);
-        let metadata = settled(&self.machine);
-        self.new =
-            Some(Look { tree, metadata, cube: files(&self.machine.working_dir.join("kylin_metadata")) });
-        windows
-    }
-
-    /// The calls that wrote records, and how many calls there were.
-    fn undisturbed(&self, args: &[String]) -> (Vec<u64>, u64) {
-        let traced = self.trace(args, 0);
-        let Outcome::Finished { count, code: 0 } = traced.outcome else { panic!("{args:?}: {traced:?}") };
-        assert!(traced.twin_writes.len() >= 3, "the journal was written: {:?}", traced.twin_writes);
-        (traced.twin_writes, count)
-    }
-
-    fn plan(&self, tally: &mut Tally) -> Vec<String> {
-        let mut steps = Vec::new();
-        let status = self.status().expect("an upgrade is open");
+        let outside = Snapshot::take(&machine.root, &ELSEWHERE);
+        let mut site = Self {
+            machine,
+            product,
+            old: Look::default(),
+            new: Look::default(),
+            outside,
+            first: String::new(),
+            windows: Vec::new(),
+        };
+        site.machine.start();
+        site.old = site.take();
+        site.run("begin").expect_code(0);
+        site.new = site.take();
+        let status = site.status().expect("an upgrade is open");
         for step in status["steps"].as_array().unwrap() {
             let name = step["name"].as_str().unwrap().to_owned();
-            if step["stage"] == "cleanup" {
-                tally.planned.insert(("committing".to_owned(), name));
-            } else {
-                tally.planned.insert(("applying".to_owned(), name.clone()));
-                tally.planned.insert(("aborting".to_owned(), name.clone()));
-                steps.push(name);
-            }
-        }
-        steps
-    }
-
-    /// `begin`, killed at this call.
-    pub fn begin(&mut self, at: u64, tally: &mut Tally) {
-        let command = self.begin_command();
-        self.kill(&command, at, false, tally);
-        self.look(tally);
-    }
-
-    /// `begin`, and once it is through `abort`, each killed at its second call after the intent of a step: the
-    /// `number`-th of `begin`, the `back`-th of `abort`.
-    pub fn meet(&mut self, number: usize, back: usize, tally: &mut Tally) {
-        // Begin, Sealed, the steps planned, two records for each step before; the decision to abort.
-        let planned = 2 + self.plan_length;
-        self.kill_within("begin", planned + 2 * number + 1, tally);
-        self.go(Goal::Applied, &[], tally);
-        self.check_new(tally);
-        self.kill_within("abort", 1 + 2 * back + 1, tally);
-        self.go(Goal::Aborted, &[], tally);
-        self.check_old(tally);
-    }
-
-    fn kill_within(&mut self, command: &str, records: usize, tally: &mut Tally) {
-        let args = if command == "begin" { self.begin_command() } else { self.abort_command() };
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        let traced = run_killed_after(self.machine.kytx(&args), records, 2, self.counted, self.victims);
-        self.story.push(format!("{command} killed after record {records}: {:?}", traced.outcome));
-        let calls = traced.twin_writes.last().copied().unwrap_or_default() + 2;
-        match (traced.outcome, self.step_in_hand()) {
-            (Outcome::Killed, Some(step)) => {
-                tally.moments.insert((command.to_owned(), calls));
-                tally.reached.insert(step);
-            }
-            other => {
-                self.violation(tally, &format!("not killed within a step: {other:?}: {}", traced.stderr));
-            }
-        }
-        self.look(tally);
-    }
-
-    /// Types what leads to a goal, killed once at each of these calls, until it is reached.
-    pub fn go(&mut self, goal: Goal, kills: &[u64], tally: &mut Tally) {
-        for (number, at) in kills.iter().copied().chain([0]).enumerate() {
-            let Some(command) = self.next_command(goal, number) else { return };
-            let is_recovery = goal == Goal::Applied || number > 0;
-            self.kill(&command, at, is_recovery, tally);
-            self.look(tally);
-        }
-        if self.next_command(goal, 0).is_some() && goal != Goal::Applied {
-            self.violation(tally, &format!("it does not end {goal:?}"));
-        }
-    }
-
-    /// What an operator types; nothing once the goal is reached. Where two commands do it, they take turns.
-    fn next_command(&self, goal: Goal, number: usize) -> Option<Vec<String>> {
-        let phase = self.phase();
-        let resume = self.command(&["resume"]);
-        Some(match (goal, phase.as_str()) {
-            (_, "none" | "ended") | (Goal::Applied, "applied") => return None,
-            (Goal::Aborted, "aborting") if number.is_multiple_of(2) => self.abort_command(),
-            (Goal::Committed, "committing") if number.is_multiple_of(2) => self.commit_command(),
-            (_, "planning" | "committing" | "aborting") | (Goal::Applied, "applying") => resume,
-            (Goal::Aborted, "applying" | "applied") => self.abort_command(),
-            (Goal::Committed, "applied") => self.commit_command(),
-            other => panic!("no command leads on from {other:?}"),
-        })
-    }
-
-    fn kill(&mut self, command: &[String], at: u64, is_recovery: bool, tally: &mut Tally) {
-        let traced = self.trace(command, at);
-        self.story.push(format!("{} killed at {at}: {:?}", command[0], traced.outcome));
-        match traced.outcome {
-            Outcome::Killed => {
-                tally.moments.insert((command[0].clone(), at));
-                tally.second_kills += u64::from(is_recovery);
-                if let Some(step) = self.step_in_hand() {
-                    self.story.push(format!("  in {step:?}"));
-                    tally.reached.insert(step);
+            let is_cleanup = step["stage"] == "cleanup";
+            let phases: &[&str] = if is_cleanup { &["committing"] } else { &["applying", "aborting"] };
+            for phase in phases {
+                for window in ["before intent", "before outcome"] {
+                    site.windows.push(Standing {
+                        phase: (*phase).to_owned(),
+                        step: name.clone(),
+                        window: window.to_owned(),
+                    });
                 }
             }
-            Outcome::Finished { code: 0, .. } => {}
-            Outcome::Finished { code, .. } => {
-                self.violation(tally, &format!("exit code {code}:\n{}{}", traced.stdout, traced.stderr));
+            if site.first.is_empty() {
+                site.first = name;
+            }
+        }
+        site
+    }
+
+    /// How many steps an abort undoes.
+    pub fn undoable(&self) -> usize {
+        self.windows.iter().filter(|standing| standing.phase == "aborting").count() / 2
+    }
+
+    /// Makes the machine what it was, with its service running.
+    pub fn renew(&self) {
+        self.machine.renew();
+    }
+
+    /// Leads the machine as it was to where a command begins, and returns the command.
+    pub fn set(&self, scene: Scene) -> Command {
+        match scene {
+            Scene::Begin => self.command("begin"),
+            Scene::Resume => {
+                let mut begin = self.command("begin");
+                begin.args(["--stop-before", &self.first]);
+                run_limited(begin).expect_code(4);
+                self.command("resume")
+            }
+            Scene::Abort | Scene::Commit => {
+                self.run("begin").expect_code(0);
+                self.command(if scene == Scene::Abort { "abort" } else { "commit" })
             }
         }
     }
 
-    fn trace(&self, args: &[String], at: u64) -> Traced {
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        run_killed_at(self.machine.kytx(&args), at, self.counted, self.victims)
-    }
-
-    fn begin_command(&self) -> Vec<String> {
+    /// A command, with its answers.
+    pub fn command(&self, name: &str) -> Command {
         let package = self.machine.package.to_str().unwrap();
-        self.command(&["begin", "--package", package, "--silent"])
-    }
-
-    fn abort_command(&self) -> Vec<String> {
-        self.command(&["abort", "--yes"])
-    }
-
-    fn commit_command(&self) -> Vec<String> {
-        self.command(&["commit", "--yes"])
-    }
-
-    fn command(&self, words: &[&str]) -> Vec<String> {
-        words.iter().copied().chain([self.machine.home.to_str().unwrap()]).map(str::to_owned).collect()
-    }
-
-    /// Whether there is something to undo.
-    pub fn is_open(&self) -> bool {
-        !["none", "ended"].contains(&self.phase().as_str())
-    }
-
-    fn phase(&self) -> String {
-        self.status().map_or("none".to_owned(), |status| status["phase"].as_str().unwrap().to_owned())
-    }
-
-    /// `None` if there is no journal.
-    fn status(&self) -> Option<Value> {
-        let home = self.machine.home.to_str().unwrap();
-        let ran = self.machine.run(&["status", home, "--json"]);
-        (ran.code == 0).then(|| serde_json::from_str(&ran.stdout).unwrap())
-    }
-
-    /// The step that a killed run was at, and its phase.
-    fn step_in_hand(&self) -> Option<(String, String)> {
-        let status = self.status()?;
-        let phase = status["phase"].as_str()?.to_owned();
-        let mut steps: Vec<&Value> = status["steps"].as_array()?.iter().collect();
-        let (stage, at): (_, &[&str]) = match phase.as_str() {
-            "applying" => ("apply", &["pending", "intended"]),
-            "aborting" => ("apply", &["intended", "done", "undoing"]),
-            "committing" => ("cleanup", &["pending", "intended"]),
-            _ => return None,
+        let more: &[&str] = match name {
+            "begin" => &["--package", package, "--silent"],
+            "abort" | "commit" => &["--yes"],
+            "verify" => &["--deep"],
+            _ => &[],
         };
-        if phase == "aborting" {
-            steps.reverse();
-        }
-        let found = steps.iter().find(|step| {
-            step["stage"] == stage && at.contains(&step["state"].as_str().unwrap_or_default())
-        })?;
-        Some((phase, found["name"].as_str()?.to_owned()))
+        let mut command = self.machine.kytx(&[name]);
+        command.args(more).arg(&self.machine.home);
+        command
     }
 
-    /// `status` and `log` after a kill: they answer, and change nothing.
-    fn look(&mut self, tally: &mut Tally) {
-        let state = self.machine.root.join("opt/.kytx");
-        let take = || state.exists().then(|| Snapshot::take(&state, &[]));
-        let before = take();
-        for command in ["status", "log"] {
-            let ran = self.machine.run(&[command, self.machine.home.to_str().unwrap()]);
-            if ![0, 8].contains(&ran.code) {
-                self.violation(tally, &format!("`{command}` exits {}: {}", ran.code, ran.stderr));
-            }
-        }
-        if let (Some(before), Some(after)) = (before, take()) {
-            self.differences("looking changed the state directory", &before.diff(&after), tally);
-        }
+    /// Runs a command to its end.
+    #[must_use = "assert on the code, or on the output"]
+    pub fn run(&self, name: &str) -> Ran {
+        run_limited(self.command(name))
     }
 
-    /// The upgraded machine, still open.
-    pub fn check_new(&mut self, tally: &mut Tally) {
-        self.check_upgraded(tally);
-        let ran = self.machine.run(&["verify", "--deep", self.machine.home.to_str().unwrap()]);
-        if ran.code != 0 {
-            self.violation(tally, &format!("verify --deep: {}\n{}{}", ran.code, ran.stdout, ran.stderr));
-        }
-    }
-
-    fn check_upgraded(&mut self, tally: &mut Tally) {
-        let new = self.new.take().expect("the reference was made");
-        let tree = Snapshot::take(&self.machine.real_home, &PRODUCT);
-        self.differences("the new tree", &new.tree.diff_but_dir_times(&tree), tally);
-        self.expect("the new metadata", new.metadata == settled(&self.machine), tally);
-        let cube = files(&self.machine.working_dir.join("kylin_metadata"));
-        self.expect("the new cube data", new.cube == cube, tally);
-        self.new = Some(new);
-        self.check_around(tally);
-    }
-
-    /// The machine as it was.
-    pub fn check_old(&mut self, tally: &mut Tally) {
-        let tree = Snapshot::take(&self.machine.real_home, &PRODUCT);
-        self.differences("the old tree", &self.old.diff(&tree), tally);
-        self.expect("the old metadata", self.old_metadata == settled(&self.machine), tally);
-        self.differences("the old cube data", &self.old_cube.diff(&cube(&self.machine)), tally);
-        self.check_around(tally);
-        self.check_clean_data(tally);
-        self.expect("no spare tree", !self.state().join("spare").exists(), tally);
-        // An abort leaves the archive to the operator, who clears it away here.
-        for name in names(&self.machine.root.join("opt")) {
-            if name.ends_with(".backup.tar.gz") {
-                fs::remove_file(self.machine.root.join("opt").join(name)).unwrap();
-            }
-        }
-        self.story.clear();
-    }
-
-    /// The upgraded machine, with nothing left of the way back.
-    pub fn check_committed(&mut self, tally: &mut Tally) {
-        self.check_upgraded(tally);
-        self.check_clean_data(tally);
-        let ran = self.machine.run(&["resume", self.machine.home.to_str().unwrap()]);
-        self.expect("nothing is open", ran.code == 8, tally);
-        let left = names(&self.machine.root.join("opt"));
-        self.expect("no archive", left == [".kytx", "kyligence"], tally);
-        let state = self.state();
-        let known = ["backup", "ballast", "child", "holder.json", "journal", "journal.log", "lock", "log"];
-        let known = [&known[..], &["history", "plan", "steps"]].concat();
-        let strange: Vec<String> =
-            names(&state).into_iter().filter(|name| !known.contains(&name.as_str())).collect();
-        self.differences("left in the state directory", &strange, tally);
-        let copies: Vec<String> = names(&state.join("backup"))
-            .into_iter()
-            .flat_map(|dir| names(&state.join("backup").join(dir)))
-            .filter(|name| name.starts_with("metadata") && name != "metadata.manifest")
-            .collect();
-        self.differences("copies of metadata", &copies, tally);
-    }
-
-    /// What holds in both ends: one service that answers, and nothing else on the machine touched.
-    fn check_around(&mut self, tally: &mut Tally) {
-        self.expect("the service answers", self.machine.is_ready(), tally);
-        let processes = self.machine.processes().unwrap();
-        self.expect(&format!("one process of the product, not {processes:?}"), processes.len() == 1, tally);
-        let outside = Snapshot::take(&self.machine.root, &ELSEWHERE);
-        self.differences("elsewhere", &self.outside.diff(&outside), tally);
-    }
-
-    fn check_clean_data(&mut self, tally: &mut Tally) {
-        let names = names(&self.machine.working_dir);
-        self.expect(&format!("a clean working directory, not {names:?}"), names == ["kylin_metadata"], tally);
-    }
-
-    fn state(&self) -> PathBuf {
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
         self.machine.root.join("opt/.kytx/kyligence")
     }
 
-    fn expect(&mut self, what: &str, holds: bool, tally: &mut Tally) {
-        if !holds {
-            self.violation(tally, &format!("expected: {what}"));
+    /// What is in the state directory, but for who works there, and for logs that the service still writes.
+    pub fn state_snapshot(&self) -> Option<Snapshot> {
+        let state = self.state();
+        state.exists().then(|| Snapshot::take(&state, &["holder.json", "spare/logs"]))
+    }
+
+    fn status(&self) -> Option<Value> {
+        let mut command = self.command("status");
+        command.arg("--json");
+        let ran = run_limited(command);
+        (ran.code == 0).then(|| serde_json::from_str(&ran.stdout).unwrap())
+    }
+
+    /// Which release the journal says is there: at rest it must be right.
+    pub fn promised(&self) -> Option<&'static str> {
+        let status = self.status()?;
+        match (status["phase"].as_str()?, status["outcome"].as_str()) {
+            ("applied", _) | ("ended", Some("committed")) => Some("new"),
+            ("ended", Some("aborted")) => Some("old"),
+            _ => None,
         }
     }
 
-    fn differences(&mut self, what: &str, lines: &[String], tally: &mut Tally) {
-        if !lines.is_empty() {
-            self.violation(tally, &format!("{what}:\n  {}", lines.join("\n  ")));
+    /// Where the transaction stands.
+    pub fn standing(&self) -> Standing {
+        let Some(status) = self.status() else {
+            return Standing { phase: "none".to_owned(), ..Standing::default() };
+        };
+        let phase = status["phase"].as_str().unwrap().to_owned();
+        // The states in which a step is not yet through, and of them that in which its intent is there.
+        let (stage, open, intended): (_, &[&str], _) = match phase.as_str() {
+            "applying" => ("apply", &["pending", "intended"], "intended"),
+            "aborting" => ("apply", &["intended", "done", "undoing"], "undoing"),
+            "committing" => ("cleanup", &["pending", "intended"], "intended"),
+            _ => return Standing { phase, ..Standing::default() },
+        };
+        let mut steps: Vec<&Value> = status["steps"].as_array().unwrap().iter().collect();
+        if phase == "aborting" {
+            steps.reverse();
+        }
+        let text = |step: &Value, key: &str| step[key].as_str().unwrap_or_default().to_owned();
+        let in_hand =
+            steps.iter().find(|step| step["stage"] == stage && open.contains(&text(step, "state").as_str()));
+        let Some(step) = in_hand else { return Standing { phase, ..Standing::default() } };
+        let before = if text(step, "state") == intended { "before outcome" } else { "before intent" };
+        Standing { phase, step: text(step, "name"), window: before.to_owned() }
+    }
+
+    /// Which release the machine is in, `new` or `old`, or else everything that is wrong: the tree with all attributes,
+    /// the metadata, the cube data, the processes, and the rest of the machine.
+    pub fn release(&self) -> Result<&'static str, Vec<String>> {
+        let now = self.take();
+        let is_old = self.is_old();
+        let (name, expected) = if is_old { ("old", &self.old) } else { ("new", &self.new) };
+        let differences = |theirs: &Option<Snapshot>, ours: &Option<Snapshot>| {
+            let (theirs, ours) = (theirs.as_ref().unwrap(), ours.as_ref().unwrap());
+            // The product writes into directories of the new tree when it starts.
+            if is_old { theirs.diff(ours) } else { theirs.diff_but_dir_times(ours) }
+        };
+        let mut wrong = told(&format!("the {name} tree"), &differences(&expected.tree, &now.tree));
+        wrong.extend(unless("its metadata", expected.metadata == now.metadata));
+        wrong.extend(told("its cube data", &differences(&expected.cube, &now.cube)));
+        wrong.extend(unless("the service answers", self.machine.is_ready()));
+        let processes = self.machine.processes().unwrap();
+        wrong.extend(unless(&format!("one process of the product, not {processes:?}"), processes.len() == 1));
+        let outside = Snapshot::take(&self.machine.root, &ELSEWHERE);
+        wrong.extend(told("elsewhere", &self.outside.diff(&outside)));
+        let maintenance = self.machine.root.join("metadata.maintenance").exists();
+        wrong.extend(unless("maintenance mode is off", !maintenance));
+        if wrong.is_empty() { Ok(name) } else { Err(wrong) }
+    }
+
+    /// Everything that is left of a transaction that has ended.
+    pub fn left_over(&self) -> Vec<String> {
+        let working = names(&self.machine.working_dir);
+        let is_clean = working == ["kylin_metadata"];
+        let mut wrong = unless(&format!("a clean working directory, not {working:?}"), is_clean);
+        let known = ["backup", "ballast", "child", "holder.json", "journal", "journal.log", "lock", "log"];
+        let known = [&known[..], &["history", "plan", "steps"]].concat();
+        let state = names(&self.state());
+        let strange: Vec<String> = state.into_iter().filter(|name| !known.contains(&name.as_str())).collect();
+        wrong.extend(told("left in the state directory", &strange));
+        if !self.is_old() {
+            // After a commit there is no way back, nor anything that was kept for it.
+            let left = names(&self.machine.root.join("opt"));
+            wrong.extend(unless(&format!("no archive in {left:?}"), left == [".kytx", "kyligence"]));
+            let backups = self.state().join("backup");
+            let copies: Vec<String> = names(&backups)
+                .into_iter()
+                .flat_map(|dir| names(&backups.join(dir)))
+                .filter(|name| name.starts_with("metadata") && name != "metadata.manifest")
+                .collect();
+            wrong.extend(told("copies of metadata", &copies));
+        }
+        wrong
+    }
+
+    fn is_old(&self) -> bool {
+        let version = fs::read_to_string(self.machine.real_home.join("VERSION")).unwrap_or_default();
+        version.trim_end().ends_with(&self.machine.options.old_version)
+    }
+
+    fn take(&self) -> Look {
+        let mut metadata = self.machine.store.content().unwrap();
+        // What every start of the product rewrites (reference 22.6).
+        metadata.retain(|path, _| !path.starts_with("user") && !path.starts_with("_global/user_group"));
+        let data = self.machine.working_dir.join("kylin_metadata");
+        let mut cube = Snapshot::take(&data, &["resources-jdbc", "_backup"]);
+        if !self.is_old() {
+            // What a new major release changes in them has the time of its start.
+            cube = cube.without_file_times();
+        }
+        Look {
+            tree: Some(Snapshot::take(&self.machine.real_home, &self.product)),
+            metadata,
+            cube: Some(cube),
         }
     }
-
-    fn violation(&mut self, tally: &mut Tally, what: &str) {
-        let text = format!("{}: {what}\nafter\n  {}", tally.series, self.story.join("\n  "));
-        println!("{text}\n");
-        tally.violations.push(text);
-    }
 }
 
-/// The metadata, without what every start of the product rewrites (reference 22.6).
-fn settled(machine: &Machine) -> StoreContent {
-    let mut content = machine.store.content().unwrap();
-    content.retain(|path, _| !path.starts_with("user"));
-    content
+fn unless(what: &str, holds: bool) -> Vec<String> {
+    if holds { Vec::new() } else { vec![format!("expected: {what}")] }
 }
 
-/// The cube data. Large metadata entries are files there too, which a restore of the product writes anew; they are
-/// compared as metadata.
-fn cube(machine: &Machine) -> Snapshot {
-    Snapshot::take(&machine.working_dir.join("kylin_metadata"), &["resources-jdbc"])
-}
-
-fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let mut found = BTreeMap::new();
-    for name in names(dir) {
-        let path = dir.join(name);
-        if path.is_dir() {
-            found.extend(files(&path));
-        } else {
-            found.insert(path.clone(), fs::read(&path).unwrap());
-        }
-    }
-    found
+fn told(what: &str, lines: &[String]) -> Vec<String> {
+    if lines.is_empty() { Vec::new() } else { vec![format!("{what}:\n  {}", lines.join("\n  "))] }
 }
 
 fn names(dir: &Path) -> Vec<String> {

@@ -96,8 +96,8 @@ pub fn is_change(call: &Call) -> bool {
 }
 
 /// What a counted call does.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Change {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
     /// It writes to a twin.
     Twin,
     /// Anything else.
@@ -105,16 +105,10 @@ enum Change {
 }
 
 /// Whether a system call changes what is on disk, or forces it there.
-fn change(pid: pid_t, number: c_long, args: &[u64]) -> Option<Change> {
-    let creates = |flags: u64| flags as c_int & (libc::O_CREAT | libc::O_TRUNC) != 0;
+pub fn change(pid: pid_t, number: c_long, args: &[u64]) -> Option<Change> {
+    let creates = |flags: u64| flags as c_int & CREATES != 0;
     match number {
-        libc::SYS_write
-        | libc::SYS_pwrite64
-        | libc::SYS_writev
-        | libc::SYS_pwritev
-        | libc::SYS_pwritev2
-        | libc::SYS_sendfile
-        | libc::SYS_copy_file_range => {
+        number if WRITES.contains(&number) => {
             let fd = match number {
                 libc::SYS_copy_file_range => args[2],
                 _ => args[0],
@@ -128,7 +122,22 @@ fn change(pid: pid_t, number: c_long, args: &[u64]) -> Option<Change> {
     }
 }
 
-const ALWAYS: &[c_long] = &[
+/// The flags with which an open makes or empties a file.
+pub const CREATES: c_int = libc::O_CREAT | libc::O_TRUNC;
+
+/// Calls that write to a descriptor.
+pub const WRITES: &[c_long] = &[
+    libc::SYS_write,
+    libc::SYS_pwrite64,
+    libc::SYS_writev,
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
+    libc::SYS_sendfile,
+    libc::SYS_copy_file_range,
+];
+
+/// Calls that change something whatever their arguments are.
+pub const ALWAYS: &[c_long] = &[
     libc::SYS_fsync,
     libc::SYS_fdatasync,
     libc::SYS_syncfs,
@@ -185,6 +194,7 @@ fn written(pid: pid_t, fd: u64) -> Option<Change> {
     let path = fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let path = path.to_string_lossy();
-    let on_disk = path.starts_with('/') && !path.starts_with("/dev/") && !path.ends_with(" (deleted)");
+    let is_device = path.starts_with("/dev/") && !path.starts_with("/dev/shm/");
+    let on_disk = path.starts_with('/') && !is_device && !path.ends_with(" (deleted)");
     on_disk.then_some(if name.starts_with("journal.log") { Change::Twin } else { Change::Other })
 }

@@ -181,6 +181,18 @@ fn maintenance_mode_is_left_after_an_interruption_and_after_a_failure() {
 }
 
 #[test]
+fn maintenance_mode_is_left_after_a_success_whose_script_may_have_failed_to() {
+    let act = |_: &Path, call: &Call| {
+        (0, if call.label.starts_with("metastore") { "Restore succeed.\n" } else { "" }.to_owned())
+    };
+    let fake = Fake::new(&act);
+    write(fake.home.path(), &["kept/UUID", "kept/_image", "kept/_global/x", "kept/p/x"]);
+    fake.restore(Layout::Server, false).unwrap();
+    let off = "kylin.sh org.apache.kylin.tool.MaintainModeTool -off";
+    assert_eq!(fake.calls(), ["metastore.sh restore HOME/kept --after-truncate", off]);
+}
+
+#[test]
 fn a_home_with_a_blank_is_refused() {
     let act = |_: &Path, _: &Call| (0, String::new());
     let fake = Fake::new(&act);

@@ -23,6 +23,10 @@ new_uuid() {
     printf '\000\044%s' 00000000-0000-4000-8000-000000000000 > "$1/UUID"
 }
 
+# What is Java in the real tool is several programs here: if one of them is killed, Java is, and ends with 137 and without
+# its success line.
+KILLED=137
+
 # Copies one entry's content to a file. The marker of a lost large entry is deleted from the live store.
 fetch() {
     if [ "$(head -c ${#MARKER} "$store/$1" | tr -d '\000')" = "$MARKER" ]; then
@@ -38,7 +42,7 @@ fetch() {
         source=$store/$1
     fi
     case $1 in */*) mkdir -p "$2/${1%/*}" ;; esac
-    cp -p "$source" "$2/$1"
+    cp -p "$source" "$2/$1" || return $KILLED
 }
 
 # The part that is Java: returns its exit code, prints its success line.
@@ -49,7 +53,7 @@ download() {
     [ "$BACKUP_MODE" = uuid-only ] && return 1
     total=$(store_entries "$store" | wc -l)
     done_count=0
-    store_entries "$store" > "$1.entries"
+    store_entries "$store" > "$1.entries" || return $KILLED
     while IFS= read -r entry; do
         done_count=$((done_count + 1))
         [ "$entry" = UUID ] && continue
@@ -65,7 +69,7 @@ download() {
             esac
             [ -n "$BACKUP_GATE" ] && [ ! -e "$BACKUP_GATE" ] && wait_for_gate "$BACKUP_GATE"
         fi
-        fetch "$entry" "$1"
+        fetch "$entry" "$1" || { rm -f "$1.entries"; return $KILLED; }
     done < "$1.entries"
     rm -f "$1.entries"
     # The success line that only Java prints, and prints as well when entries were lost.
@@ -102,7 +106,7 @@ restore() {
     total=$(store_entries "$1" | wc -l)
     done_count=0
     list=$store.restoring.$$
-    store_entries "$1" > "$list"
+    store_entries "$1" > "$list" || exit $KILLED
     while IFS= read -r entry; do
         done_count=$((done_count + 1))
         [ "$entry" = UUID ] && continue
@@ -120,12 +124,12 @@ restore() {
         case $entry in */*) mkdir -p "$store/${entry%/*}" ;; esac
         if is_large "$entry"; then
             mkdir -p "$working/resources-jdbc/${entry%/*}"
-            cp -p "$1/$entry" "$working/resources-jdbc/$entry"
-            printf '%s' "$MARKER" > "$store/$entry"
-            touch -r "$1/$entry" "$store/$entry"
+            cp -p "$1/$entry" "$working/resources-jdbc/$entry" &&
+                printf '%s' "$MARKER" > "$store/$entry" &&
+                touch -r "$1/$entry" "$store/$entry"
         else
             cp -p "$1/$entry" "$store/$entry"
-        fi
+        fi || { rm -f "$list"; exit $KILLED; }
     done < "$list"
     rm -f "$list"
     echo "Metadata restored from $1"
@@ -134,9 +138,9 @@ restore() {
 reset_store() {
     java_broken && exit 1
     store_entries "$store" | while IFS= read -r entry; do
-        [ "$entry" = UUID ] || rm -f "$store/$entry"
-        ! is_large "$entry" || rm -f "$working/resources-jdbc/$entry"
-    done
+        [ "$entry" = UUID ] || rm -f "$store/$entry" || exit
+        ! is_large "$entry" || rm -f "$working/resources-jdbc/$entry" || exit
+    done || exit $KILLED
     wait_for_gate "$RESET_GATE"
     find "$store" -mindepth 1 -depth -type d -exec rmdir {} + 2> /dev/null
     exit 0

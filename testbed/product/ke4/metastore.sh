@@ -24,7 +24,7 @@ copy_store() {
     (cd "$store" && find . -type d) | while IFS= read -r dir; do mkdir -p "$1/$dir"; done
     total=$(store_entries "$store" | wc -l)
     done_count=0
-    store_entries "$store" > "$1.entries"
+    store_entries "$store" > "$1.entries" || return 1
     while IFS= read -r entry; do
         done_count=$((done_count + 1))
         if [ "$done_count" -gt $((total / 2)) ]; then
@@ -34,7 +34,8 @@ copy_store() {
             esac
             [ -n "$BACKUP_GATE" ] && [ ! -e "$BACKUP_GATE" ] && wait_for_gate "$BACKUP_GATE"
         fi
-        cp -p "$store/$entry" "$1/$entry"
+        # Each of these programs is Java in the real tool, whose end the script notices.
+        cp -p "$store/$entry" "$1/$entry" || { rm -f "$1.entries"; return 1; }
     done < "$1.entries"
     rm -f "$1.entries"
 }
@@ -70,14 +71,14 @@ restore() {
     [ -f "$1/UUID" ] || fail "$1 is not consistent"
     sh "$home/bin/kylin.sh" org.apache.kylin.tool.MaintainModeTool -on || exit $?
     # A kill from here on leaves maintenance mode on.
-    if [ "$2" = --after-truncate ]; then
-        find "$store" -mindepth 1 -delete
-    fi
     result='Restore succeed.'
+    if [ "$2" = --after-truncate ]; then
+        find "$store" -mindepth 1 -delete || result='Restore failed.'
+    fi
     total=$(store_entries "$1" | wc -l)
     done_count=0
     list=$store.restoring.$$
-    store_entries "$1" > "$list"
+    store_entries "$1" > "$list" || result='Restore failed.'
     while IFS= read -r entry; do
         done_count=$((done_count + 1))
         if [ "$done_count" -gt $((total / 2)) ]; then
@@ -86,7 +87,7 @@ restore() {
             [ -n "$RESTORE_GATE" ] && [ ! -e "$RESTORE_GATE" ] && wait_for_gate "$RESTORE_GATE"
         fi
         case $entry in */*) mkdir -p "$store/${entry%/*}" ;; esac
-        cp -p "$1/$entry" "$store/$entry"
+        cp -p "$1/$entry" "$store/$entry" || { result='Restore failed.'; break; }
     done < "$list"
     rm -f "$list"
     say "$result"
