@@ -128,6 +128,7 @@ restore() {
         fi
     done < "$list"
     rm -f "$list"
+    keep_store
     echo "Metadata restored from $1"
 }
 
@@ -139,6 +140,7 @@ reset_store() {
     done
     wait_for_gate "$RESET_GATE"
     find "$store" -mindepth 1 -depth -type d -exec rmdir {} + 2> /dev/null
+    keep_store
     exit 0
 }
 

@@ -89,6 +89,7 @@ restore() {
         cp -p "$1/$entry" "$store/$entry"
     done < "$list"
     rm -f "$list"
+    keep_store
     say "$result"
     sh "$home/bin/kylin.sh" org.apache.kylin.tool.MaintainModeTool -off
     if [ "$result" = 'Restore succeed.' ] && [ -d "$base" ]; then
