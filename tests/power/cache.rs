@@ -259,3 +259,47 @@ impl Fields<'_> {
 fn words(words: &[u64]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_ne_bytes()).collect()
 }
+
+/// What was flushed stays; each sector since then is the old or the new one, and over some seeds every mixture occurs.
+#[test]
+fn a_cut_takes_sectors_that_were_not_flushed_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let image =
+        File::options().read(true).write(true).create_new(true).open(dir.path().join("disk")).unwrap();
+    image.set_len(8 * SECTOR_BYTES as u64).unwrap();
+    let mut server = Server { image, unflushed: Vec::new() };
+    let sectors = |byte: u8| vec![byte; 4 * SECTOR_BYTES];
+    server.write(0, &sectors(1)).unwrap();
+    server.operate(20, 2, &[]).unwrap();
+    server.write(2 * SECTOR_BYTES as u64, &sectors(2)).unwrap();
+    server.write(3 * SECTOR_BYTES as u64, &sectors(3)).unwrap();
+    let mut mixtures = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let after = dir.path().join("after");
+        server.cut(format!("{seed} {}", after.display()).as_bytes()).unwrap();
+        let bytes = fs::read(after).unwrap();
+        let found: Vec<u8> = bytes
+            .chunks(SECTOR_BYTES)
+            .map(|sector| {
+                assert!(sector.iter().all(|byte| *byte == sector[0]), "a sector is whole");
+                sector[0]
+            })
+            .collect();
+        assert_eq!(found[..2], [1, 1]);
+        for (sector, possible) in
+            found[2..].iter().zip([&[1, 2][..], &[1, 2, 3], &[0, 2, 3], &[0, 2, 3], &[0, 3], &[0]])
+        {
+            assert!(possible.contains(sector), "{found:?}");
+        }
+        mixtures.insert(found);
+    }
+    let torn = |found: &&Vec<u8>| found[3] == 3 && found[6] == 0;
+    assert!(
+        mixtures.contains(&vec![1, 1, 1, 1, 0, 0, 0, 0]) && mixtures.contains(&vec![1, 1, 2, 3, 3, 3, 3, 0])
+    );
+    assert!(mixtures.iter().any(|found| torn(&found)), "{mixtures:?}");
+    // The disk itself goes on.
+    let mut now = [0; 1];
+    server.image.read_exact_at(&mut now, 3 * SECTOR_BYTES as u64).unwrap();
+    assert_eq!(now, [3]);
+}

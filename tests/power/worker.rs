@@ -213,31 +213,25 @@ struct End {
 /// An operator goes on, one way, and the machine is looked at.
 fn go_on(field: &Field, way: Command) -> End {
     let mut wrong = Vec::new();
+    let before = field.standing();
+    let was_closed = ["none", "ended"].contains(&before.phase.as_str());
     let mut words: &[&str] = if way == Command::Resume { &["resume"] } else { &["abort", "--yes"] };
-    if way == Command::Abort && field.standing().phase == "committing" {
+    if way == Command::Abort && before.phase == "committing" {
         // There is no way back any more, and it says so.
         let (code, text) = field.type_command(words);
-        if code != 8 {
-            wrong.push(text);
-        }
+        wrong.extend((code != 8).then_some(text));
         words = &["resume"];
     }
     let (code, text) = field.type_command(words);
+    let is_stuck = code != 0 && !(code == 8 && was_closed);
+    wrong.extend(is_stuck.then_some(text));
     let after = field.standing();
-    let is_stuck = ![0, 8].contains(&code);
-    if is_stuck {
-        wrong.push(text);
-    }
-    let is_closed = ["none", "ended"].contains(&after.phase.as_str());
     let name = match (after.phase.as_str(), after.outcome.as_str()) {
         ("applied", _) | ("ended", "committed") => "new",
         ("ended", _) => "old",
         ("none", _) => "nothing open",
         _ => "open",
     };
-    if (code == 8) != is_closed && !(code == 0 && after.phase == "ended") && !(code == 0 && name == "new") {
-        wrong.push(format!("exit code {code}, and {after:?}"));
-    }
     match name {
         "new" if way == Command::Resume || after.outcome == "committed" => {
             wrong.extend(field.differs_from_new());
@@ -252,6 +246,11 @@ fn go_on(field: &Field, way: Command) -> End {
     // A machine that is wrong already says nothing more.
     if wrong.is_empty() {
         wrong.extend(field.start().err());
+    }
+    if wrong.is_empty() && after.phase == "applied" {
+        // The way back is whole.
+        let (code, text) = field.type_command(&["verify", "--deep"]);
+        wrong.extend((code != 0).then_some(text));
     }
     if wrong.is_empty() && name == "nothing open" && way == Command::Resume {
         wrong.extend(field.begin_again().err());
