@@ -159,16 +159,21 @@ impl Shift<'_> {
         }
     }
 
-    fn second_cut(&mut self, again: &Blow, standing: &Standing) -> Option<String> {
+    fn second_cut(&mut self, again: &Blow, standing: &Standing) -> Vec<String> {
         // An abort after the commit is refused, which is no recovery.
         let is_refused =
             again.command == Command::Abort && ["committing", "ended"].contains(&standing.phase.as_str());
         let is_over = again.command == Command::Resume && standing.phase == "ended";
         if is_refused || is_over {
-            return None;
+            return Vec::new();
         }
         *self.found.census.figures.entry("second cuts".to_owned()).or_default() += 1;
-        self.field.cut("cut", again).err().map(|text| format!("during the recovery ({again:?}): {text}"))
+        let found = self.field.cut("cut", again).and_then(|aftermath| {
+            let standing = self.field.after_cut(Field::standing)?;
+            Ok(broken_promises(again.command, aftermath, &standing))
+        });
+        let wrong = found.unwrap_or_else(|text| vec![text]);
+        wrong.into_iter().map(|text| format!("during the recovery ({again:?}): {text}")).collect()
     }
 
     /// A violation of which not even the place is known.
@@ -194,11 +199,13 @@ fn broken_promises(command: Command, aftermath: Aftermath, standing: &Standing) 
     if standing.records < promised {
         wrong.push(format!("{promised} records were durable, and {} are there", standing.records));
     }
-    let expected = match command {
-        Command::Begin => "applied",
-        _ => "ended",
+    let expected: &[&str] = match command {
+        Command::Begin => &["applied"],
+        Command::Abort | Command::Commit => &["ended"],
+        // From a plan half written it ends, too.
+        Command::Resume => &["applied", "ended"],
     };
-    if is_done && standing.phase != expected {
+    if is_done && !expected.contains(&standing.phase.as_str()) {
         wrong.push(format!("it had said that it was done, and is `{}`", standing.phase));
     }
     wrong
