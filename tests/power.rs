@@ -20,6 +20,8 @@ mod cache;
 mod disk;
 #[path = "power/field.rs"]
 mod field;
+#[path = "power/look.rs"]
+mod look;
 #[path = "power/moments.rs"]
 mod moments;
 #[path = "power/namespace.rs"]
@@ -29,7 +31,7 @@ mod support;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use disk::{Cut, FileSystem};
 use moments::Share;
@@ -197,14 +199,19 @@ fn jobs(seed: u64) -> Vec<Job> {
     kinds.into_iter().flat_map(each).collect()
 }
 
+/// What the tests of this process share: each worker holds one.
+static CORES: [Mutex<()>; 2] = [Mutex::new(()), Mutex::new(())];
+
 /// Does jobs, two at a time, and returns what each found.
 fn all_done(jobs: Vec<Job>) -> Vec<(Job, Found)> {
     let queue = Mutex::new(jobs.into_iter());
     let found = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
+        for core in &CORES {
+            let (queue, found) = (&queue, &found);
+            scope.spawn(move || {
                 loop {
+                    let _core = core.lock().unwrap_or_else(PoisonError::into_inner);
                     let Some(job) = queue.lock().unwrap().next() else { return };
                     let worker = namespace::spawn(&serde_json::to_string(&job).unwrap()).unwrap();
                     let result = namespace::result(worker).unwrap_or_else(|| panic!("{job:?} is done"));

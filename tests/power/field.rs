@@ -1,47 +1,20 @@
 //! A machine on a disk whose power is cut, and what it must be afterwards.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kytx::testbed::{Knob, StoreContent};
+use kytx::testbed::Knob;
 use rustix::mount::{MountFlags, mount};
-use serde_json::Value;
 
 use crate::disk::{Cut, Disk, FileSystem, copy_sparse};
+use crate::look::{self, Look, Standing, names};
 use crate::namespace;
-use crate::support::census::Cell;
 use crate::support::killer::{
     Counted, Interference, Moment, Outcome, Swallowed, Traced, Victims, run_interfered,
 };
 use crate::support::snapshot::Snapshot;
 use crate::support::{Machine, PATIENCE, options};
-
-/// What the product itself writes into a home whenever one of its scripts runs.
-const PRODUCT: [&str; 10] = [
-    "logs",
-    "pid",
-    "LOCK",
-    "bin/cached-*.sh",
-    "logrotate",
-    "tomcat/webapps",
-    "tomcat/logs",
-    "conf/fairscheduler.xml",
-    "meta_backups",
-    "ext",
-];
-
-/// What is looked at in other ways, and the stand-in's own notes. Everything else on the machine is nobody's business.
-const ELSEWHERE: [&str; 7] = [
-    "opt/kyligence",
-    "opt/.kytx",
-    "opt/kyligence.*backup.tar.gz",
-    "hdfs",
-    "metadata",
-    "metadata.restoring.*",
-    "calls.log",
-];
 
 /// A command whose power is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -88,12 +61,6 @@ pub struct Field {
     steps: Vec<(String, String)>,
 }
 
-struct Look {
-    tree: Snapshot,
-    metadata: StoreContent,
-    cube: Snapshot,
-}
-
 /// What was promised before a cut.
 #[derive(Clone, Copy, Debug)]
 pub struct Aftermath {
@@ -101,15 +68,6 @@ pub struct Aftermath {
     pub is_done: bool,
     /// How many records the journal must have.
     pub promised: u64,
-}
-
-/// What a machine has come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
-    pub phase: String,
-    pub outcome: String,
-    pub records: u64,
-    pub cell: Cell,
 }
 
 impl Field {
@@ -128,7 +86,7 @@ impl Field {
         machine.knobs.set(Knob::StoreSyncs, 1).unwrap();
         machine.start();
         let old = Look::of(&machine);
-        let outside = Snapshot::take(&machine.root, &ELSEWHERE);
+        let outside = look::elsewhere(&machine);
         machine.script("kylin.sh", &["stop"]).expect_code(0);
         namespace::end_all(None);
         disk.unmount().unwrap();
@@ -212,23 +170,7 @@ impl Field {
 
     /// What the journal says.
     pub fn standing(&self) -> Standing {
-        let ran = self.machine.run(&["status", "--json", self.machine.home.to_str().unwrap()]);
-        let accident = "power cut".to_owned();
-        let (step, window) = (String::new(), String::new());
-        if ran.code != 0 {
-            let phase = if ran.code == 8 { "none".to_owned() } else { format!("unreadable: {}", ran.stderr) };
-            let cell = Cell { phase: "planning".to_owned(), step, window, accident };
-            return Standing { phase, outcome: String::new(), records: 0, cell };
-        }
-        let status: Value = serde_json::from_str(&ran.stdout).unwrap();
-        let phase = status["phase"].as_str().unwrap().to_owned();
-        let (step, window) = step_in_hand(&status, &phase).unwrap_or((step, window));
-        Standing {
-            outcome: status["outcome"].as_str().unwrap_or_default().to_owned(),
-            records: status["journal"]["records"].as_u64().unwrap(),
-            cell: Cell { phase: phase.clone(), step, window, accident },
-            phase,
-        }
+        Standing::of(&self.machine)
     }
 
     /// The cells that a grid must meet: each step, both ways, in each window.
@@ -248,10 +190,7 @@ impl Field {
 
     /// How the machine differs from the old release, as it was.
     pub fn differs_from_old(&self) -> Vec<String> {
-        let found = Look::of(&self.machine);
-        let mut lines = self.old.tree.diff(&found.tree);
-        lines.extend(differences(&self.old.metadata, &found.metadata));
-        lines.extend(self.old.cube.diff(&found.cube));
+        let mut lines = self.old.differences(&Look::of(&self.machine));
         lines.extend(self.differs_elsewhere());
         lines
     }
@@ -269,11 +208,7 @@ impl Field {
     /// How the machine differs from the new release, as an undisturbed upgrade leaves it.
     pub fn differs_from_new(&self) -> Vec<String> {
         let new = self.new.as_ref().expect("BUG: it is measured first");
-        let found = Look::of(&self.machine);
-        let mut lines = new.tree.diff_but_dir_times(&found.tree);
-        lines.extend(differences(&new.metadata, &found.metadata));
-        let contents = |look: &Look| look.cube.clone().without_times();
-        lines.extend(contents(new).diff(&contents(&found)));
+        let mut lines = new.differences_of_another_run(&Look::of(&self.machine));
         lines.extend(self.differs_elsewhere());
         lines
     }
@@ -309,15 +244,14 @@ impl Field {
     }
 
     fn steps_planned(&self) -> Vec<(String, String)> {
-        let ran = self.machine.run(&["status", "--json", self.machine.home.to_str().unwrap()]);
-        let status: Value = serde_json::from_str(&ran.stdout).unwrap();
-        let text = |step: &Value, key: &str| step[key].as_str().unwrap().to_owned();
+        let status = look::status(&self.machine).expect("an upgrade is open");
+        let text = |step: &serde_json::Value, key: &str| step[key].as_str().unwrap().to_owned();
         let steps = status["steps"].as_array().unwrap().iter();
         steps.map(|step| (text(step, "stage"), text(step, "name"))).collect()
     }
 
     fn differs_elsewhere(&self) -> Vec<String> {
-        self.outside.diff(&Snapshot::take(&self.machine.root, &ELSEWHERE))
+        self.outside.diff(&look::elsewhere(&self.machine))
     }
 
     fn boot(&self) {
@@ -363,65 +297,4 @@ fn durable_records(blow: &Blow, traced: &Traced, is_first_journal: bool) -> u64 
     let is_synced = blow.counted == Counted::Own
         && traced.twin_writes.last().is_some_and(|write| stopped_at >= write + 2);
     if is_synced { written } else { written.saturating_sub(1) }
-}
-
-impl Look {
-    fn of(machine: &Machine) -> Self {
-        let mut metadata = machine.store.content().unwrap();
-        // Every start of the product rewrites these (reference 22.6).
-        metadata.retain(|path, _| !path.starts_with("user"));
-        Self {
-            tree: Snapshot::take(&machine.real_home, &PRODUCT),
-            metadata,
-            // Large metadata entries are files there too, and are compared as metadata.
-            cube: Snapshot::take(&machine.working_dir.join("kylin_metadata"), &["resources-jdbc"]),
-        }
-    }
-}
-
-fn differences(expected: &StoreContent, found: &StoreContent) -> Vec<String> {
-    let mut all: BTreeMap<&String, (Option<&_>, Option<&_>)> = BTreeMap::new();
-    for (path, content) in expected {
-        all.entry(path).or_default().0 = Some(content);
-    }
-    for (path, content) in found {
-        all.entry(path).or_default().1 = Some(content);
-    }
-    let shown = |content: Option<&Option<Vec<u8>>>| match content {
-        None => "missing".to_owned(),
-        Some(None) => "its content is lost".to_owned(),
-        Some(Some(bytes)) => format!("`{}`", String::from_utf8_lossy(bytes)),
-    };
-    all.into_iter()
-        .filter(|(_, (expected, found))| expected != found)
-        .map(|(path, (expected, found))| format!("metadata `{path}`: {} / {}", shown(expected), shown(found)))
-        .collect()
-}
-
-/// The step that a command was at, and how far it was.
-fn step_in_hand(status: &Value, phase: &str) -> Option<(String, String)> {
-    let mut steps: Vec<&Value> = status["steps"].as_array()?.iter().collect();
-    let (stage, at): (_, &[&str]) = match phase {
-        "applying" => ("apply", &["pending", "intended"]),
-        "aborting" => ("apply", &["intended", "done", "undoing"]),
-        "committing" => ("cleanup", &["pending", "intended"]),
-        _ => return None,
-    };
-    if phase == "aborting" {
-        steps.reverse();
-    }
-    let found = steps
-        .iter()
-        .find(|step| step["stage"] == stage && at.contains(&step["state"].as_str().unwrap_or_default()))?;
-    let underway = if phase == "aborting" { "undoing" } else { "intended" };
-    let window = if found["state"] == underway { "before outcome" } else { "before intent" };
-    Some((found["name"].as_str()?.to_owned(), window.to_owned()))
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    names.sort();
-    names
 }

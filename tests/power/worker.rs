@@ -6,7 +6,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Cut, FileSystem};
-use crate::field::{Aftermath, Blow, Command, Field, Measure, Standing};
+use crate::field::{Aftermath, Blow, Command, Field, Measure};
+use crate::look::Standing;
 use crate::moments::{Share, choose};
 use crate::support::census::{Cell, Census, Counts};
 use crate::support::killer::{Counted, Moment, Swallowed};
