@@ -222,7 +222,6 @@ struct End {
 fn go_on(field: &Field, way: Command) -> End {
     let mut wrong = Vec::new();
     let before = field.standing();
-    let was_closed = ["none", "ended"].contains(&before.phase.as_str());
     let mut words: &[&str] = if way == Command::Resume { &["resume"] } else { &["abort", "--yes"] };
     if way == Command::Abort && before.phase == "committing" {
         // There is no way back any more, and it says so.
@@ -230,6 +229,8 @@ fn go_on(field: &Field, way: Command) -> End {
         wrong.extend((code != 8).then_some(text));
         words = &["resume"];
     }
+    // The refused abort may have completed the last record: then it has ended.
+    let was_closed = ["none", "ended"].contains(&field.standing().phase.as_str());
     let (code, text) = field.type_command(words);
     let is_stuck = code != 0 && !(code == 8 && was_closed);
     wrong.extend(is_stuck.then_some(text));
