@@ -11,7 +11,9 @@ use std::path::Path;
 use std::process::Command;
 
 use support::census::{Cell, Census};
-use support::killer::{Counted, Outcome, Victims, run_killed_at};
+use support::killer::{
+    Counted, Interference, Moment, Outcome, Swallowed, Traced, Victims, run_interfered, run_killed_at,
+};
 use support::snapshot::{Snapshot, assert_same_tree};
 
 fn files_in(dir: &Path) -> usize {
@@ -39,6 +41,57 @@ fn the_nth_call_never_happens_and_all_before_it_do() {
         assert_eq!(traced.outcome, Outcome::Finished { count: 5, code: 3 });
         assert_eq!(files_in(dir.path()), 5);
     }
+}
+
+fn interfered(dir: &Path, script: &str, moment: Moment, swallowed: Swallowed) -> (Traced, Option<usize>) {
+    let (tell, told) = std::sync::mpsc::channel();
+    let seen = dir.to_owned();
+    let interference = Interference {
+        moment,
+        counted: Counted::Descendants,
+        victims: Victims::Descendants,
+        swallowed,
+        accident: Box::new(move || tell.send(files_in(&seen)).unwrap()),
+    };
+    (run_interfered(shell(dir, script), interference), told.try_recv().ok())
+}
+
+#[test]
+fn an_accident_happens_between_the_calls_before_and_the_one_it_stops() {
+    const SCRIPT: &str = ": > journal.log; echo a >> journal.log; : > b; echo c >> journal.log; : > d; : > e";
+    let call = |records, n| Moment::Call { records, n };
+    // Each writing opens first.
+    for (moment, files, records) in [
+        (Moment::TwinWrite(1), 1, ""),
+        (call(1, 1), 1, "a\n"),
+        (call(1, 2), 2, "a\n"),
+        (Moment::TwinWrite(2), 2, "a\n"),
+        (call(2, 2), 3, "a\nc\n"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let (traced, seen) = interfered(dir.path(), SCRIPT, moment, Swallowed::None);
+        assert_eq!((traced.outcome, seen), (Outcome::Killed, Some(files)), "{moment:?}");
+        assert_eq!(fs::read_to_string(dir.path().join("journal.log")).unwrap(), records, "{moment:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (traced, seen) = interfered(dir.path(), SCRIPT, Moment::TwinWrite(3), Swallowed::None);
+    assert!(matches!(traced.outcome, Outcome::Finished { code: 0, .. }), "{traced:?}");
+    assert_eq!((seen, traced.twin_writes.len()), (None, 2));
+}
+
+/// Neither of these can be synced: success shows that nobody tried.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_sync_that_is_left_out_succeeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let works = |path: &str, swallowed| {
+        let (traced, _) = interfered(dir.path(), &format!("exec sync {path}"), Moment::Never, swallowed);
+        matches!(traced.outcome, Outcome::Finished { code: 0, .. })
+    };
+    let with = |swallowed| [works("/dev/null", swallowed), works("/proc/self", swallowed)];
+    assert_eq!(with(Swallowed::None), [false, false]);
+    assert_eq!(with(Swallowed::OfDirectories), [false, true]);
+    assert_eq!(with(Swallowed::All), [true, true]);
 }
 
 #[test]

@@ -202,6 +202,32 @@ pub fn copy_live_tree(fs: &dyn Fs, from: &Path, to: &Path, tick: Tick<'_>) -> io
     copier.run(from, to)
 }
 
+/// Makes a tree durable that others have written, and that nobody writes any more. Where `syncfs` is not supported,
+/// file by file: an error that was reported to whoever wrote one may then be missed.
+pub fn sync_tree(fs: &dyn Fs, root: &Path, tick: Tick<'_>) -> io::Result<()> {
+    match fs.sync_fs(root) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            sync_each(fs, root, tick)?;
+            fs.sync_dir(parent_of(root)).context("sync", parent_of(root))
+        }
+        other => other.context("sync the file system of", root),
+    }
+}
+
+fn sync_each(fs: &dyn Fs, path: &Path, tick: Tick<'_>) -> io::Result<()> {
+    tick(0)?;
+    match fs.stat(path).context("look at", path)?.kind {
+        Kind::File => fs.open(path).and_then(|mut file| file.sync()).context("sync", path),
+        Kind::Dir => {
+            for name in fs.list(path).context("list", path)? {
+                sync_each(fs, &path.join(name), tick)?;
+            }
+            fs.sync_dir(path).context("sync", path)
+        }
+        Kind::Symlink | Kind::Fifo | Kind::Socket | Kind::Device => Ok(()),
+    }
+}
+
 struct Copier<'a> {
     fs: &'a dyn Fs,
     tick: Tick<'a>,

@@ -2,8 +2,9 @@
 //!
 //! *Crash windows.* The archive grows as `.part` under its own name. Manifest and index are written and synced, then
 //! the record that names both, then one rename gives the archive its name. A kill before that leaves a part, which the
-//! next attempt replaces; its existence under its final name is proof that it was read back.
-//! *Probe.* By that name. *Apply.* Walk, write, read back, rename.
+//! next attempt replaces; its existence under its final name is proof that it was read back, and that the tree is
+//! durable which the manifest describes.
+//! *Probe.* By that name. *Apply.* Sync the tree, walk, write, read back, rename.
 //! *Undo.* Nothing but an unfinished part: an archive harms nobody, and may be all that an operator still trusts.
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use crate::backup::read_back::read_back;
 use crate::backup::walk::{Contents, hash_file};
 use crate::digest::Digest;
 use crate::effect::fs::{exists, read_file};
-use crate::effect::tree::{Context, atomic_write, make_dirs, parent_of, remove_tree, sibling};
+use crate::effect::tree::{Context, atomic_write, make_dirs, parent_of, remove_tree, sibling, sync_tree};
 use crate::engine::{MutationError, Sight, Task};
 use crate::raw_path::RawPath;
 use crate::state_dir::StateDir;
@@ -99,6 +100,9 @@ impl Act for ArchiveTree<'_> {
         let tick = machine.tick();
         make_dirs(machine.fs, &machine.state.backup(), 0o700)?;
         remove_tree(machine.fs, &part, &tick)?;
+        // The manifest will say what the tree holds. Much of that was written by the product, which syncs nothing: its
+        // metadata backup, minutes ago. Before the archive has its name, as afterwards nothing comes back to this.
+        sync_tree(machine.fs, self.tree.as_path(), &tick)?;
         let listing =
             Manifest::walk(machine.fs, self.tree.as_path(), Contents::Skip, machine.threads, &tick)?;
         machine.progress.total(listing.content_bytes() * 2);

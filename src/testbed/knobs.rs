@@ -56,6 +56,8 @@ pub enum Knob {
     ResetGate,
     /// `1`: the metadata store cannot be reached.
     StoreDown,
+    /// `1`: what the store has acknowledged survives a power cut, as with a database.
+    StoreSyncs,
     /// `1`: without `JAVA_HOME` in the environment a backup is empty.
     NeedsJavaHome,
     /// `1`: a KE 3 backup works in a home with a blank in its path, which the real one does not.
@@ -65,7 +67,7 @@ pub enum Knob {
 }
 
 impl Knob {
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 26] = [
         Self::CallLog,
         Self::ServiceProgram,
         Self::MetadataDir,
@@ -88,6 +90,7 @@ impl Knob {
         Self::RestoreGate,
         Self::ResetGate,
         Self::StoreDown,
+        Self::StoreSyncs,
         Self::NeedsJavaHome,
         Self::BlankIsFine,
         Self::PropertiesBroken,
@@ -118,6 +121,7 @@ impl Knob {
             Self::RestoreGate => "RESTORE_GATE",
             Self::ResetGate => "RESET_GATE",
             Self::StoreDown => "STORE_DOWN",
+            Self::StoreSyncs => "STORE_SYNCS",
             Self::NeedsJavaHome => "NEEDS_JAVA_HOME",
             Self::BlankIsFine => "BLANK_IS_FINE",
             Self::PropertiesBroken => "PROPERTIES_BROKEN",

@@ -155,14 +155,20 @@ impl Service {
         let seen =
             fs::read_to_string(self.store.dir().join(Store::schema_path(self.layout))).unwrap_or_default();
         match settings.text(Knob::Migrates) {
-            "always" => self.migrate(&schema),
-            "never" => Ok(()),
-            _ if seen == schema => Ok(()),
-            _ => self.migrate(&schema),
+            "never" => {}
+            "always" => self.migrate(&schema, settings)?,
+            _ if seen == schema => {}
+            _ => self.migrate(&schema, settings)?,
         }
+        self.keep(settings)
     }
 
-    fn migrate(&self, schema: &str) -> io::Result<()> {
+    /// Makes what the store has been given survive a power cut, if it is one that does.
+    fn keep(&self, settings: &Settings) -> io::Result<()> {
+        if settings.text(Knob::StoreSyncs) == "1" { self.store.sync() } else { Ok(()) }
+    }
+
+    fn migrate(&self, schema: &str, settings: &Settings) -> io::Result<()> {
         let (added, rewritten) = match self.layout {
             Layout::Ke3 => ("scheduler/upgrade.json", "cube/sales_cube.json"),
             Layout::Ke4 => ("_global/upgrade/1.json", "sales/model_desc/1c.json"),
@@ -174,6 +180,8 @@ impl Service {
         fs::create_dir_all(&cube)?;
         fs::write(cube.join("0.parquet"), format!("rewritten by {schema}"))?;
         fs::write(cube.join("1.parquet"), format!("added by {schema}"))?;
+        // By this the next start knows that nothing is left to be done: so the rest must be there.
+        self.keep(settings)?;
         self.store.put(Store::schema_path(self.layout), schema.as_bytes())
     }
 

@@ -57,6 +57,12 @@ impl Store {
         write_below(&self.dir.join(path), content)
     }
 
+    /// Makes everything in it, and the instance's data, survive a power cut.
+    pub fn sync(&self) -> io::Result<()> {
+        sync_below(&self.dir)?;
+        sync_below(&self.working)
+    }
+
     /// The entry that names the major version whose schema the store has.
     pub fn schema_path(layout: Layout) -> &'static str {
         match layout {
@@ -118,6 +124,15 @@ pub(super) fn major_of(version: &str) -> String {
 pub(super) fn write_below(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::create_dir_all(path.parent().expect("BUG: an entry lies in a directory"))?;
     fs::write(path, content)
+}
+
+fn sync_below(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            sync_below(&entry?.path())?;
+        }
+    }
+    fs::File::open(path)?.sync_all()
 }
 
 const KE3_ENTRIES: &[(&str, &str)] = &[

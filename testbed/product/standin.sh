@@ -110,3 +110,9 @@ is_large() {
 store_entries() {
     (cd "$1" && find . -type f ! -name '*.part' | sed 's|^\./||' | LC_ALL=C sort)
 }
+
+# A database keeps what it has acknowledged; files keep it once they are synced.
+keep_store() {
+    [ "$STORE_SYNCS" = 1 ] || return 0
+    find "$store" "$working" -exec sync {} +
+}

@@ -11,6 +11,48 @@ use libc::{c_int, c_long, pid_t};
 use super::tracer::{Call, Then, Watcher, trace};
 pub use super::tracer::{Counted, Victims};
 
+/// Which calls that force data to disk are answered with success and not made: a program with its syncs left out,
+/// without another build of it. On `x86_64` only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Swallowed {
+    /// None: the program runs as it is.
+    None,
+    /// Each sync of a directory.
+    OfDirectories,
+    /// Each sync.
+    All,
+}
+
+/// At which counted call a run is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// At none.
+    Never,
+    /// At the entry of the `n`-th call after this many writes to a twin.
+    Call {
+        /// How many writes to a twin come first.
+        records: usize,
+        /// Which call after them; from 1.
+        n: u64,
+    },
+    /// At the entry of this write to a twin: the store has the record, and the twin has not. From 1.
+    TwinWrite(usize),
+}
+
+/// What is done to a run.
+pub struct Interference {
+    /// When it is stopped and killed.
+    pub moment: Moment,
+    /// Whose calls count.
+    pub counted: Counted,
+    /// Who is killed.
+    pub victims: Victims,
+    /// What is not synced.
+    pub swallowed: Swallowed,
+    /// What is done between stop and kill, while the stopped call has not happened.
+    pub accident: Box<dyn FnOnce() + Send>,
+}
+
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -53,7 +95,16 @@ pub fn run_killed_after(
     counted: Counted,
     victims: Victims,
 ) -> Traced {
-    let killer = Killer { records, n, since: 0, victims, count: 0, twin_writes: Vec::new() };
+    let moment = if n == 0 { Moment::Never } else { Moment::Call { records, n } };
+    let accident = Box::new(|| ());
+    run_interfered(command, Interference { moment, counted, victims, swallowed: Swallowed::None, accident })
+}
+
+/// Runs a command with no input, and at the moment asked for stops it, lets the accident happen, and kills it.
+pub fn run_interfered(command: Command, interference: Interference) -> Traced {
+    let Interference { moment, counted, victims, swallowed, accident } = interference;
+    let accident = Some(accident);
+    let killer = Killer { moment, since: 0, victims, swallowed, accident, count: 0, twin_writes: Vec::new() };
     let (ended, killer) = trace(command, counted, None, killer);
     let outcome = if ended.killed {
         assert_eq!(ended.code, -libc::SIGKILL, "a killed program ends by the kill");
@@ -65,11 +116,12 @@ pub fn run_killed_after(
 }
 
 struct Killer {
-    records: usize,
-    n: u64,
-    /// How many calls there were since that record.
+    moment: Moment,
+    /// How many calls there were since the moment's record.
     since: u64,
     victims: Victims,
+    swallowed: Swallowed,
+    accident: Option<Box<dyn FnOnce() + Send>>,
     count: u64,
     twin_writes: Vec<u64>,
 }
@@ -78,15 +130,39 @@ impl Watcher for Killer {
     fn entry(&mut self, call: &Call) -> Then {
         if let Some(change) = change(call.pid, call.number, &call.args) {
             self.count += 1;
-            self.since += u64::from(self.twin_writes.len() >= self.records);
+            if let Moment::Call { records, .. } = self.moment {
+                self.since += u64::from(self.twin_writes.len() >= records);
+            }
             if change == Change::Twin {
                 self.twin_writes.push(self.count);
             }
-            if self.n != 0 && self.since == self.n {
+            let is_it = match self.moment {
+                Moment::Never => false,
+                Moment::Call { n, .. } => self.since == n,
+                Moment::TwinWrite(number) => change == Change::Twin && self.twin_writes.len() == number,
+            };
+            if is_it {
+                if let Some(accident) = self.accident.take() {
+                    accident();
+                }
                 return Then::Kill(self.victims);
             }
         }
-        Then::Happen
+        // No error is success.
+        if self.swallows(call) { Then::Fail(0) } else { Then::Happen }
+    }
+}
+
+impl Killer {
+    fn swallows(&self, call: &Call) -> bool {
+        let is_dir = || {
+            fs::metadata(format!("/proc/{}/fd/{}", call.pid, call.args[0])).is_ok_and(|meta| meta.is_dir())
+        };
+        match self.swallowed {
+            Swallowed::None => false,
+            Swallowed::OfDirectories => call.number == libc::SYS_fsync && is_dir(),
+            Swallowed::All => [libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_syncfs].contains(&call.number),
+        }
     }
 }
 

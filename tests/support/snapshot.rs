@@ -60,6 +60,15 @@ impl Snapshot {
         self
     }
 
+    /// The same without any times, for what a program writes anew in each run.
+    #[must_use]
+    pub fn without_times(mut self) -> Self {
+        for entry in self.entries.values_mut() {
+            entry.mtime = None;
+        }
+        self
+    }
+
     /// Every difference as a line; `-` is what only the first has, `+` what only the second has, `!` what differs.
     pub fn diff(&self, other: &Self) -> Vec<String> {
         let mut lines = Vec::new();

@@ -132,6 +132,7 @@ restore() {
         fi || { rm -f "$list"; exit $KILLED; }
     done < "$list"
     rm -f "$list"
+    keep_store
     echo "Metadata restored from $1"
 }
 
@@ -143,6 +144,7 @@ reset_store() {
     done || exit $KILLED
     wait_for_gate "$RESET_GATE"
     find "$store" -mindepth 1 -depth -type d -exec rmdir {} + 2> /dev/null
+    keep_store
     exit 0
 }
 

@@ -90,6 +90,7 @@ restore() {
         cp -p "$1/$entry" "$store/$entry" || { result='Restore failed.'; break; }
     done < "$list"
     rm -f "$list"
+    keep_store
     say "$result"
     sh "$home/bin/kylin.sh" org.apache.kylin.tool.MaintainModeTool -off
     if [ "$result" = 'Restore succeed.' ] && [ -d "$base" ]; then
