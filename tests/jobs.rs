@@ -83,7 +83,8 @@ fn answer(
     }
     let mut body = vec![0; body_bytes];
     reader.read_exact(&mut body)?;
-    let request = format!("{} {}", first.trim().trim_end_matches(" HTTP/1.1"), String::from_utf8_lossy(&body));
+    let request =
+        format!("{} {}", first.trim().trim_end_matches(" HTTP/1.1"), String::from_utf8_lossy(&body));
     log.lock().unwrap().push(request.trim().to_owned());
     match reply(&request) {
         Reply::Says(status, body) => {
@@ -138,7 +139,8 @@ fn all_time_is_asked_for_first_and_the_other_word_for_it_when_that_is_refused() 
     for dialect in DIALECTS {
         // Five is all time, as in Kylin 3: four would hide an old job.
         let hides_by_4 = Scripted::new(move |request| {
-            let jobs: Vec<String> = (time_filter(request) == 5).then(|| job(1, "ERROR")).into_iter().collect();
+            let jobs: Vec<String> =
+                (time_filter(request) == 5).then(|| job(1, "ERROR")).into_iter().collect();
             Reply::Says(200, page(dialect, &jobs, jobs.len()))
         });
         let asked = unfinished(&hides_by_4.rest(dialect)).unwrap();
@@ -204,7 +206,11 @@ fn what_is_no_answer_is_an_error_that_says_what_came() {
         (Reply::Closes, "no answer on port", 1),
         (Reply::Cuts(cut), "no answer on port", 1),
         (Reply::Says(503, "<html>Service Unavailable</html>".into()), "HTTP status 503", 1),
-        (Reply::Says(200, "<html><form action=\"/kylin/login\">Log in</form></html>".into()), "a page instead", 1),
+        (
+            Reply::Says(200, "<html><form action=\"/kylin/login\">Log in</form></html>".into()),
+            "a page instead",
+            1,
+        ),
         (Reply::Says(302, String::new()), "does not accept this user", 1),
         (Reply::Says(401, "<html>Unauthorized</html>".into()), "does not accept this user", 1),
         (Reply::Says(200, "{\"code\":\"000\",\"data\":{}}".into()), "no list of jobs", 1),
@@ -303,18 +309,23 @@ fn the_running_service_is_asked_in_every_generation() {
         set_job(&machine, "ERROR");
         let before = outside(&machine);
         let found = Ran::of(&mut as_admin(&machine, &check_words(&machine))).expect_code(3);
-        assert!(found.stdout.contains("BLOCK P3: 1 job is not finished, as the service says"), "{}", found.stdout);
+        assert!(
+            found.stdout.contains("BLOCK P3: 1 job is not finished, as the service says"),
+            "{}",
+            found.stdout
+        );
         let overridden = [&check_words(&machine)[..], &["--override", "P3=it is an old one"]].concat();
         Ran::of(&mut as_admin(&machine, &overridden)).expect_code(0);
-        let file = machine.root.join("password");
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("password");
         fs::write(&file, "wrong-Pa55\n").unwrap();
-        let words = [&check_words(&machine)[..], &["--user", "ADMIN", "--password-file", text(&file)]].concat();
+        let words =
+            [&check_words(&machine)[..], &["--user", "ADMIN", "--password-file", text(&file)]].concat();
         let refused = machine.run(&words).expect_code(3);
         assert!(refused.stdout.contains("does not accept this user and password"), "{}", refused.stdout);
         assert!(!refused.stdout.contains("wrong-Pa55") && !refused.stderr.contains("wrong-Pa55"));
         let words = [&check_words(&machine)[..], &["--user", "ADMIN"]].concat();
         assert!(machine.run(&words).expect_code(3).stdout.contains("KYTX_PASSWORD"));
-        fs::remove_file(file).unwrap();
         assert_same_tree(&before, &outside(&machine));
     }
 }
@@ -406,7 +417,8 @@ fn jobs_are_discarded_only_after_a_yes() {
         let words = ["begin", text(&machine.home), "--package", text(&machine.package), "--discard-jobs"];
         let ran = typed(as_admin(&machine, &words), "n\n").expect_code(3);
         assert!(ran.stderr.contains("1 job not finished: 6f1e3c2a"), "{}", ran.stderr);
-        let status = || String::from_utf8(fs::read(machine.store.dir().join("execute_output/6f1e3c2a")).unwrap());
+        let status =
+            || String::from_utf8(fs::read(machine.store.dir().join("execute_output/6f1e3c2a")).unwrap());
         assert!(status().unwrap().contains("ERROR"));
         // The end of input is no consent either.
         typed(as_admin(&machine, &words), "").expect_code(3);
@@ -429,7 +441,8 @@ fn jobs_are_waited_for_with_a_limit() {
     assert!(machine.is_ready());
 
     let mut command = as_admin(&machine, &begin_words(&machine, &["--wait-for-jobs"]));
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut errors = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     errors.read_line(&mut line).unwrap();
@@ -449,7 +462,11 @@ fn nobody_is_asked_without_a_service_or_a_user() {
     let ran = Ran::of(&mut as_admin(&machine, &begin_words(&machine, &["--wait-for-jobs=1"])));
     ran.explains(3, &["cannot ask the service", "no answer on port", "Nothing was changed."]);
     let unknown = machine.run(&check_words(&machine)).expect_code(0);
-    assert!(unknown.stdout.contains("warning P3: whether every job is finished is not known"), "{}", unknown.stdout);
+    assert!(
+        unknown.stdout.contains("warning P3: whether every job is finished is not known"),
+        "{}",
+        unknown.stdout
+    );
     let word = [&check_words(&machine)[..], &["--jobs-finished"]].concat();
     let word = machine.run(&word).expect_code(0);
     assert!(word.stdout.contains("(the operator's word)"), "{}", word.stdout);
@@ -464,7 +481,11 @@ fn the_log_of_a_running_service_is_read() {
                 0 waiting, 5 succeed, 0 error, 1 discarded\n";
     fs::OpenOptions::new().append(true).open(&log).unwrap().write_all(line.as_bytes()).unwrap();
     let ran = machine.run(&check_words(&machine)).expect_code(3);
-    assert!(ran.stdout.contains("BLOCK P3: the newest count in `logs/kylin.log` says 2 running"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("BLOCK P3: the newest count in `logs/kylin.log` says 2 running"),
+        "{}",
+        ran.stdout
+    );
     // Of a service that is down the line tells nothing any more.
     machine.script("kylin.sh", &["stop"]).expect_code(0);
     machine.run(&check_words(&machine)).expect_code(0);

@@ -81,11 +81,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     }
     confirm(&draft, options.silent)?;
     let mut session = seal(&place, &draft, locks, stop)?;
-    let how = Driving {
-        command: "begin",
-        stop_before: options.stop_before.as_deref(),
-        turn: options.turn,
-    };
+    let how = Driving { command: "begin", stop_before: options.stop_before.as_deref(), turn: options.turn };
     driving::run(&mut session, &place, &how)
 }
 

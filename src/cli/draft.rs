@@ -346,7 +346,8 @@ fn put_licence(surveyed: &mut Survey, home: &Home, licence: Vec<u8>) -> Result<(
     let has = exists(&OsFs, &home.path.join("LICENSE")).map_err(|error| cannot_read(&error))?;
     // The attributes are those of a file of the old home.
     let from = RawPath::from(if has { "LICENSE" } else { "VERSION" });
-    let expected = item_digest(&OsFs, &home.path.join(from.as_path()), 2).map_err(|error| cannot_read(&error))?;
+    let expected =
+        item_digest(&OsFs, &home.path.join(from.as_path()), 2).map_err(|error| cannot_read(&error))?;
     let content = Digest::of(&licence);
     surveyed.contents.insert(content, licence);
     let items = &mut surveyed.list.items;

@@ -44,8 +44,7 @@ impl Turn {
 
     /// The option that wants everything undone after this failure.
     fn wanted_by(self, source: &MutationError) -> Option<&'static str> {
-        let unfinished =
-            matches!(source, MutationError::Failed(cause) if cause.is::<UnfinishedJobs>());
+        let unfinished = matches!(source, MutationError::Failed(cause) if cause.is::<UnfinishedJobs>());
         match self {
             Self { on_failure: OnFailure::Abort, .. } => Some("--on-failure abort"),
             // There is no way forward from here: the service is down, and only it can finish a job.

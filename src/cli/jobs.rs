@@ -43,8 +43,9 @@ pub fn credentials(args: &JobsArgs) -> Result<Option<Credentials>, String> {
     let Some(user) = &args.user else { return Ok(None) };
     let password = match &args.password_file {
         Some(path) => from_file(path)?,
-        None => std::env::var(PASSWORD_VARIABLE)
-            .map_err(|_| format!("no password for `{user}`: give `--password-file` or set `{PASSWORD_VARIABLE}`"))?,
+        None => std::env::var(PASSWORD_VARIABLE).map_err(|_| {
+            format!("no password for `{user}`: give `--password-file` or set `{PASSWORD_VARIABLE}`")
+        })?,
     };
     Ok(Some(Credentials::new(user, password)))
 }
@@ -75,8 +76,9 @@ pub fn settle(
     };
     let path = place.home.as_deref().ok_or_else(cannot)?;
     let home = Home::recognise(&OsFs, path).map_err(|error| cannot().because(&error))?;
-    let credentials =
-        credentials(args).map_err(|why| cannot().why(why))?.ok_or_else(|| cannot().why("no user was given"))?;
+    let credentials = credentials(args)
+        .map_err(|why| cannot().why(why))?
+        .ok_or_else(|| cannot().why("no user was given"))?;
     let rest = Rest::of(&home, credentials);
     let failed = |error: RestError| cannot().because(&error);
     let asked = unfinished(&rest).map_err(failed)?;
@@ -91,7 +93,8 @@ pub fn settle(
 
 fn discard_all(rest: &Rest, asked: &Asked, silent: bool) -> Result<(), CommandError> {
     tell(&format!("{} not finished: {}", count(asked.total), named(&asked.jobs, asked.total)));
-    let question = format!("Discard {}? What they have done is lost, and no abort brings it back.", count(asked.total));
+    let question =
+        format!("Discard {}? What they have done is lost, and no abort brings it back.", count(asked.total));
     if !silent && !ask(&question) {
         return Err(CommandError::refused("not begun: the jobs were not to be discarded")
             .why(ONLY_YES)

@@ -228,7 +228,9 @@ fn try_program(name: &'static str, args: &[&str], limit: Duration, needed: bool)
 /// The ticket, where Kerberos is enabled.
 fn ticket(home: &Home) -> Option<Ticket> {
     let property = |name: &str| {
-        ["kap.kerberos", "kylin.kerberos"].iter().find_map(|family| home.property(&format!("{family}.{name}")))
+        ["kap.kerberos", "kylin.kerberos"]
+            .iter()
+            .find_map(|family| home.property(&format!("{family}.{name}")))
     };
     if !property("enabled")?.eq_ignore_ascii_case("true") {
         return None;

@@ -10,11 +10,7 @@ use super::standing;
 use crate::txn::Phase;
 
 /// Runs the command.
-pub fn run(
-    which: &WhichArgs,
-    stop_before: Option<&str>,
-    turn: Turn,
-) -> Result<Exit, CommandError> {
+pub fn run(which: &WhichArgs, stop_before: Option<&str>, turn: Turn) -> Result<Exit, CommandError> {
     let place = claim::follow(which)?;
     let mut session = Session::open(&place, "resume")?;
     match session.txn.phase() {

@@ -170,8 +170,10 @@ fn page_of(dialect: Dialect, answer: &Value) -> Result<(&[Value], Option<usize>)
         Dialect::V2 => ("jobs", "size"),
         Dialect::V4 => ("value", "total_size"),
     };
-    let jobs = answer.get(list).and_then(Value::as_array).ok_or(RestError::Shape { missing: "list of jobs" })?;
-    let size = answer.get(size).and_then(Value::as_u64).ok_or(RestError::Shape { missing: "number of jobs" })?;
+    let jobs =
+        answer.get(list).and_then(Value::as_array).ok_or(RestError::Shape { missing: "list of jobs" })?;
+    let size =
+        answer.get(size).and_then(Value::as_u64).ok_or(RestError::Shape { missing: "number of jobs" })?;
     Ok((jobs, Some(usize::try_from(size).unwrap_or(usize::MAX))))
 }
 
@@ -231,7 +233,12 @@ mod tests {
 
     #[test]
     fn many_jobs_are_named_in_part() {
-        let job = |id: usize| Job { id: id.to_string(), name: String::new(), status: "ERROR".into(), project: None };
+        let job = |id: usize| Job {
+            id: id.to_string(),
+            name: String::new(),
+            status: "ERROR".into(),
+            project: None,
+        };
         let jobs: Vec<Job> = (0..12).map(job).collect();
         assert!(named(&jobs, 30).ends_with("9 (ERROR), 20 more"));
         assert_eq!(named(&jobs[..1], 1), "0 (ERROR)");

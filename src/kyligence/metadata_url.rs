@@ -169,7 +169,9 @@ mod tests {
         assert_eq!(hosts("jdbc:mysql://h/kylin?useSSL=false"), one("h", 3306));
         assert_eq!(hosts("jdbc:postgresql://pg.example:5433/kylin"), one("pg.example", 5433));
         assert_eq!(hosts("jdbc:mysql://u:p@ss@h:1/kylin"), one("h", 1));
-        for none in ["jdbc:mysql:///kylin", "jdbc:oracle:thin:@h:1521:x", "jdbc:h2:/x", "", "jdbc:mysql://(host=h)/x"] {
+        for none in
+            ["jdbc:mysql:///kylin", "jdbc:oracle:thin:@h:1521:x", "jdbc:h2:/x", "", "jdbc:mysql://(host=h)/x"]
+        {
             assert_eq!(hosts(none), [], "{none}");
         }
     }

@@ -111,7 +111,9 @@ pub enum RestError {
         message: String,
     },
     /// 200, and no JSON.
-    #[error("HTTP status 200 with a page instead of data: a login page, a proxy, or a service that still starts")]
+    #[error(
+        "HTTP status 200 with a page instead of data: a login page, a proxy, or a service that still starts"
+    )]
     Page,
     /// JSON of another shape than documented.
     #[error("the answer has no {missing}")]
@@ -214,8 +216,12 @@ impl Rest {
         let no_answer = |why: ureq::Error| RestError::NoAnswer { port: self.port, why: why.to_string() };
         let mut response = response.map_err(no_answer)?;
         let status = response.status().as_u16();
-        let body =
-            response.body_mut().with_config().limit(ANSWER_LIMIT_BYTES).read_to_string().map_err(no_answer)?;
+        let body = response
+            .body_mut()
+            .with_config()
+            .limit(ANSWER_LIMIT_BYTES)
+            .read_to_string()
+            .map_err(no_answer)?;
         self.judge(status, &body)
     }
 

@@ -266,7 +266,9 @@ impl Service {
     /// Discards a job, in the form of KE 3 and Kylin 3.
     fn cancel(&self, request: &Request, path: &str) -> io::Result<Answer> {
         let id = path.strip_prefix("/kylin/api/jobs/").and_then(|tail| tail.strip_suffix("/cancel"));
-        let Some(id) = id.filter(|id| !id.contains('/')) else { return Ok(Answer::html(404, "<html></html>")) };
+        let Some(id) = id.filter(|id| !id.contains('/')) else {
+            return Ok(Answer::html(404, "<html></html>"));
+        };
         self.store.put(
             &format!("execute_output/{id}"),
             json!({"uuid": id, "status": "DISCARDED"}).to_string().as_bytes(),
@@ -317,7 +319,8 @@ impl Request {
         let mut lines = reader.by_ref().lines();
         let first = lines.next().transpose()?.unwrap_or_default();
         let word = |at| first.split(' ').nth(at).unwrap_or_default().to_owned();
-        let mut request = Self { method: word(0), path: word(1), authorization: String::new(), accept: String::new() };
+        let mut request =
+            Self { method: word(0), path: word(1), authorization: String::new(), accept: String::new() };
         let mut body_bytes = 0;
         while let Some(line) = lines.next() {
             let line = line?;

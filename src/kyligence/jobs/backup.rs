@@ -76,7 +76,9 @@ fn names(fs: &dyn Fs, dir: &Path) -> io::Result<Vec<RawPath>> {
 fn read(fs: &dyn Fs, path: &Path) -> io::Result<Option<Value>> {
     match read_file(fs, path, ENTRY_LIMIT_BYTES) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::FileTooLarge) => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
@@ -115,7 +117,10 @@ mod tests {
             ("execute/d", "{}"),
             ("execute_output/gone", r#"{"status":"READY"}"#),
         ];
-        assert_eq!(found(Layout::Tomcat, &entries), ["b `build b` (RUNNING)", "c (unreadable)", "d (unreadable)"]);
+        assert_eq!(
+            found(Layout::Tomcat, &entries),
+            ["b `build b` (RUNNING)", "c (unreadable)", "d (unreadable)"]
+        );
         assert!(found(Layout::Tomcat, &[("project/p.json", "{}")]).is_empty());
     }
 

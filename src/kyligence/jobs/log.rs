@@ -104,7 +104,9 @@ mod tests {
 
     #[test]
     fn what_only_mentions_the_scheduler_counts_nothing() {
-        for line in ["", "INFO [JobFetcher-7] started", "Job Fetcher: 1 succeed", "0 running, 0 error, 1 succeed"] {
+        for line in
+            ["", "INFO [JobFetcher-7] started", "Job Fetcher: 1 succeed", "0 running, 0 error, 1 succeed"]
+        {
             assert_eq!(newest_counts(line), None, "{line}");
         }
     }

@@ -99,7 +99,8 @@ pub fn judge(facts: &Procedure) -> Vec<Finding> {
     findings.extend(watchdogs::judge(&facts.watchdogs));
     findings.extend(facts.grafana.iter().map(|pid| {
         let what = format!("Grafana runs: process {pid}, named by `grafana/pid`");
-        let fix = format!("stop Grafana (process {pid}); `kylin.sh stop` does not, and it would hold the old tree");
+        let fix =
+            format!("stop Grafana (process {pid}); `kylin.sh stop` does not, and it would hold the old tree");
         Finding::new(CheckId::P7, Severity::Block, what, fix)
     }));
     findings.extend(judge_transformers(facts));
@@ -133,7 +134,9 @@ fn judge_jobs(jobs: &Jobs) -> Vec<Finding> {
         }
         (Some(Err(why)), _) if !jobs.word => {
             let what = format!("the service could not be asked for unfinished jobs: {why}");
-            finding(Block, what, "put that right, or look yourself and say `--jobs-finished`").unknown().overridable()
+            finding(Block, what, "put that right, or look yourself and say `--jobs-finished`")
+                .unknown()
+                .overridable()
         }
         (_, Some(log)) if jobs.service_runs && !log.unfinished.is_empty() => {
             let what = format!("the newest count in `logs/kylin.log` says {}", log.unfinished.join(", "));
@@ -210,7 +213,8 @@ fn judge_licence(facts: &Procedure) -> Option<Finding> {
     Some(match facts.licence {
         Licence { given: true, .. } => {
             let what = "whether the given licence is valid for the new release cannot be judged from outside";
-            Finding::new(P16, Severity::Note, what, "make sure that it is for this release and host").unknown()
+            Finding::new(P16, Severity::Note, what, "make sure that it is for this release and host")
+                .unknown()
         }
         Licence { .. } if from_kap => {
             let what = "a licence of KAP 2 does not open Kyligence Enterprise 3, and none was given";
@@ -235,7 +239,8 @@ fn judge_store(store: &StoreSeen) -> Option<Finding> {
             Some(Finding::new(P17, Severity::Block, what, fix).overridable())
         }
         StoreSeen::Unknown { why } => {
-            let what = format!("whether the metadata store can be reached is not known before the stop: {why}");
+            let what =
+                format!("whether the metadata store can be reached is not known before the stop: {why}");
             let fix = "nothing: the metadata backup proves it, and an upgrade without one goes back";
             Some(Finding::new(P17, Severity::Note, what, fix).unknown())
         }
@@ -250,7 +255,8 @@ fn health(old: &Identity) -> Option<Finding> {
         _ => return None,
     };
     let what = "whether the metadata are healthy is not checked";
-    let fix = format!("look with `{tool}` while the service runs, and clean up before the upgrade or not at all");
+    let fix =
+        format!("look with `{tool}` while the service runs, and clean up before the upgrade or not at all");
     Some(Finding::new(CheckId::P18, Severity::Note, what, fix).unknown())
 }
 
@@ -332,7 +338,8 @@ mod tests {
             (
                 |f| {
                     let result = Err("not on the PATH".into());
-                    f.programs = vec![Tried { name: "hadoop", how: "hadoop version".into(), needed: true, result }];
+                    f.programs =
+                        vec![Tried { name: "hadoop", how: "hadoop version".into(), needed: true, result }];
                 },
                 P14,
                 Block,
@@ -349,7 +356,13 @@ mod tests {
                 Proved,
                 false,
             ),
-            (|f| f.ticket = Some(Ticket { valid: Ok(false), kinit: "kinit".into() }), P15, Block, Proved, false),
+            (
+                |f| f.ticket = Some(Ticket { valid: Ok(false), kinit: "kinit".into() }),
+                P15,
+                Block,
+                Proved,
+                false,
+            ),
             (
                 |f| f.ticket = Some(Ticket { valid: Err("no klist".into()), kinit: "kinit".into() }),
                 P15,

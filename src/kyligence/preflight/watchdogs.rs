@@ -37,9 +37,11 @@ pub struct CronText {
 
 /// Judges them.
 pub fn judge(seen: &Watchdogs) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = seen.guardian.and_then(|pid| judge_guardian(seen, pid)).into_iter().collect();
+    let mut findings: Vec<Finding> =
+        seen.guardian.and_then(|pid| judge_guardian(seen, pid)).into_iter().collect();
     for cron in &seen.cron {
-        for line in cron.text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        for line in cron.text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
             findings.extend(judge_line(seen, &cron.place, line));
         }
     }
@@ -124,7 +126,8 @@ mod tests {
 
     #[test]
     fn secrets_in_a_line_are_masked() {
-        let cron = vec![CronText { place: "crontab".into(), text: "* * * * * /opt/ke/x --password geheim".into() }];
+        let cron =
+            vec![CronText { place: "crontab".into(), text: "* * * * * /opt/ke/x --password geheim".into() }];
         let seen = Watchdogs { homes: vec!["/opt/ke".into()], cron, ..Watchdogs::default() };
         assert!(!judge(&seen)[0].what.contains("geheim"));
     }
