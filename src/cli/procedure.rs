@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::args::UpgradeArgs;
@@ -46,8 +46,7 @@ pub fn gather(args: &UpgradeArgs, home: &Home, package: &Package, processes: &Pr
     let credentials = credentials(&args.jobs);
     let (asked, watchdogs, programs, ticket, store) = std::thread::scope(|scope| {
         let asked = scope.spawn(|| ask_for_jobs(home, credentials, processes));
-        let watchdogs = scope.spawn(|| watchdogs(home, &args.which.home, processes));
-        // The second needs the first's answer from the same cluster, so they are one.
+        let watchdogs = scope.spawn(|| watchdogs(home, args.which.home.as_deref(), processes));
         let programs = scope.spawn(|| programs(home));
         let ticket = scope.spawn(|| ticket(home));
         let store = scope.spawn(|| store(&home.metadata_url()));
@@ -125,9 +124,9 @@ fn named_by(home: &Home, file: &str, processes: &Processes) -> Vec<u32> {
         .collect()
 }
 
-fn watchdogs(home: &Home, named: &Option<PathBuf>, processes: &Processes) -> Watchdogs {
+fn watchdogs(home: &Home, named: Option<&Path>, processes: &Processes) -> Watchdogs {
     let mut homes = vec![RawPath::from(home.path.as_path())];
-    homes.extend(named.as_deref().and_then(|named| std::path::absolute(named).ok()).map(RawPath::from));
+    homes.extend(named.and_then(|named| std::path::absolute(named).ok()).map(RawPath::from));
     let version = &home.identity.version;
     // The guardian came with 3.4, and its stop with it.
     let stop_ends_guardian = match home.identity.generation() {

@@ -322,7 +322,7 @@ impl Request {
         let mut request =
             Self { method: word(0), path: word(1), authorization: String::new(), accept: String::new() };
         let mut body_bytes = 0;
-        while let Some(line) = lines.next() {
+        for line in lines {
             let line = line?;
             match line.split_once(':') {
                 Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {

@@ -59,8 +59,7 @@ fn pair(piece: &str) -> Option<(u64, &str)> {
     let (at, word) = piece
         .split_ascii_whitespace()
         .map(|word| (word.as_ptr() as usize - piece.as_ptr() as usize, word))
-        .filter(|(_, word)| word.bytes().all(|b| b.is_ascii_digit()))
-        .last()?;
+        .rfind(|(_, word)| word.bytes().all(|b| b.is_ascii_digit()))?;
     let words = piece[at + word.len()..].trim();
     let plain = !words.is_empty() && words.bytes().all(|b| b.is_ascii_alphabetic() || b == b' ');
     plain.then(|| Some((word.parse().ok()?, words)))?

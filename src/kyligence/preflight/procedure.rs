@@ -269,6 +269,7 @@ mod tests {
         Identity::parse(line.as_bytes()).unwrap()
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "as the facts have it")]
     fn asked(total: usize, all_time: bool) -> Option<Result<Asked, String>> {
         let job = Job { id: "a".into(), name: "build".into(), status: "ERROR".into(), project: None };
         Some(Ok(Asked { jobs: vec![job; total], total, all_time }))
@@ -295,6 +296,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a table")]
     fn each_broken_precondition_is_found_alone() {
         use Certainty::{Proved, Unknown, Word};
         use CheckId::{P3, P7, P13, P14, P15, P16, P17, P18};
