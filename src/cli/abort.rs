@@ -1,8 +1,8 @@
 //! `kytx abort`: undoes an upgrade that is not committed.
 
-use super::args::{OnFailure, WhichArgs};
+use super::args::WhichArgs;
 use super::claim;
-use super::driving::{self, Driving};
+use super::driving::{self, Driving, Turn};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
@@ -44,7 +44,7 @@ pub fn run(which: &WhichArgs, yes: bool, dry_run: bool) -> Result<Exit, CommandE
                 .map_err(|error| driving::failure(&error, &session.txn, &place))?;
         }
     }
-    let how = Driving { command: "abort", stop_before: None, on_failure: OnFailure::Stop };
+    let how = Driving { command: "abort", stop_before: None, turn: Turn::NEVER };
     let exit = driving::run(&mut session, &place, &how)?;
     for left in left_behind(&session.txn) {
         result(&left);

@@ -56,6 +56,22 @@ pub enum Command {
         /// What to do when a step fails
         #[arg(long, value_enum, default_value_t = OnFailure::Stop, value_name = "WHAT")]
         on_failure: OnFailure,
+        /// What to do when the metadata backup, after the stop, holds an unfinished job
+        #[arg(long, value_enum, default_value_t = OnUnfinishedJobs::Restart, value_name = "WHAT")]
+        on_unfinished_jobs: OnUnfinishedJobs,
+        /// Discard unfinished jobs first: shows them, and asks
+        #[arg(long, requires = "user")]
+        discard_jobs: bool,
+        /// Wait for unfinished jobs first, an hour or so many seconds
+        #[arg(
+            long,
+            value_name = "SECONDS",
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = "3600",
+            requires = "user"
+        )]
+        wait_for_jobs: Option<u64>,
     },
     /// Go on with an interrupted upgrade, abort or commit
     Resume {
@@ -67,6 +83,9 @@ pub enum Command {
         /// What to do when a step fails
         #[arg(long, value_enum, default_value_t = OnFailure::Stop, value_name = "WHAT")]
         on_failure: OnFailure,
+        /// What to do when the metadata backup, after the stop, holds an unfinished job
+        #[arg(long, value_enum, default_value_t = OnUnfinishedJobs::Restart, value_name = "WHAT")]
+        on_unfinished_jobs: OnUnfinishedJobs,
     },
     /// Undo an upgrade that is not committed
     Abort {
@@ -183,9 +202,29 @@ pub struct UpgradeArgs {
     /// How long to wait until the started service answers, in seconds
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub start_timeout: u32,
+    /// A licence for the new release: put in place of its `LICENSE`
+    #[arg(long, value_name = "FILE")]
+    pub licence: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) jobs: JobsArgs,
     /// Go on although this check says no, recorded with the reason (may be repeated)
     #[arg(long = "override", value_name = "CHECK=REASON")]
     pub overrides: Vec<String>,
+}
+
+/// Whom to ask for unfinished jobs.
+#[derive(Args, Clone, Debug)]
+pub struct JobsArgs {
+    /// Ask the running service for unfinished jobs as this user; the password comes from the environment
+    /// (`KYTX_PASSWORD`) or from a file
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// The file whose first line is the password
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub password_file: Option<PathBuf>,
+    /// You have looked yourself: every job is finished
+    #[arg(long)]
+    pub jobs_finished: bool,
 }
 
 /// Which upgrade is meant.
@@ -247,6 +286,15 @@ pub enum CubeBackup {
     Always,
     /// Not at all
     None,
+}
+
+/// What to do when the metadata backup holds an unfinished job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnUnfinishedJobs {
+    /// Undo everything, so that the service runs again if it did
+    Restart,
+    /// Leave the service stopped and wait for the operator
+    Stop,
 }
 
 /// What to do when a step fails.

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::args::{OnFailure, UpgradeArgs};
+use super::args::UpgradeArgs;
 use super::check::finding_lines;
 use super::claim;
 use super::draft::{CARRY_LIST, Draft, draft};
-use super::driving::{self, Driving};
+use super::driving::{self, Driving, Turn};
 use super::error::CommandError;
 use super::exit::Exit;
+use super::jobs::{self, Settle};
 use super::place::Place;
 use super::plan;
 use super::progress::Meter;
@@ -34,8 +35,10 @@ pub struct Options {
     pub plan: Option<PathBuf>,
     /// Stop before this step.
     pub stop_before: Option<String>,
-    /// What to do when a step fails.
-    pub on_failure: OnFailure,
+    /// When to turn round by itself.
+    pub turn: Turn,
+    /// What to do about unfinished jobs before.
+    pub settle: Settle,
 }
 
 /// Runs the command.
@@ -60,6 +63,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     session::wait_for_orphans(&place, &stop)?;
     claim::check_free(&place, path)?;
     make_way(&place)?;
+    jobs::settle(options.settle, &args.jobs, &place, &stop)?;
 
     let meter = Meter::new();
     let draft = draft(args, &place, saved.as_ref().map(|saved| saved.transaction.clone()), &meter)?;
@@ -77,11 +81,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     }
     confirm(&draft, options.silent)?;
     let mut session = seal(&place, &draft, locks, stop)?;
-    let how = Driving {
-        command: "begin",
-        stop_before: options.stop_before.as_deref(),
-        on_failure: options.on_failure,
-    };
+    let how = Driving { command: "begin", stop_before: options.stop_before.as_deref(), turn: options.turn };
     driving::run(&mut session, &place, &how)
 }
 

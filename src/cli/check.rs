@@ -53,6 +53,7 @@ pub fn finding_lines(findings: &[Finding], overridden: &[CheckId]) -> Vec<String
         };
         let certain = match finding.certain {
             Certainty::Proved => "",
+            Certainty::Word => " (the operator's word)",
             Certainty::Unknown => " (cannot be known from here)",
         };
         lines.push(format!("{severity} {id}: {}{certain}", finding.what));

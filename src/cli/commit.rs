@@ -1,8 +1,8 @@
 //! `kytx commit`: makes an upgrade final, and deletes what the way back needed.
 
-use super::args::{OnFailure, WhichArgs};
+use super::args::WhichArgs;
 use super::claim;
-use super::driving::{self, Driving, step_named};
+use super::driving::{self, Driving, Turn, step_named};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::session::Session;
@@ -51,7 +51,7 @@ pub fn run(which: &WhichArgs, yes: bool, keep: &[String]) -> Result<Exit, Comman
             return Err(error);
         }
     }
-    let how = Driving { command: "commit", stop_before: None, on_failure: OnFailure::Stop };
+    let how = Driving { command: "commit", stop_before: None, turn: Turn::NEVER };
     let exit = driving::run(&mut session, &place, &how)?;
     if let (Some(freed), Exit::Done) = (freed, exit) {
         result(&format!("Freed {}.", bytes(freed)));

@@ -12,6 +12,7 @@ use super::args::{CubeBackup, UpgradeArgs};
 use super::error::CommandError;
 use super::facts::{self, Known};
 use super::place::{Place, absolute};
+use super::procedure;
 use super::progress::Meter;
 use crate::backup::manifest::Manifest;
 use crate::backup::package::{Limits, Package as ScannedPackage, scan};
@@ -23,11 +24,12 @@ use crate::effect::os::{OsFs, host_name, real_path};
 use crate::effect::tree::{no_tick, parent_of, sibling};
 use crate::hadoop::local::{LocalHdfs, local_path};
 use crate::hadoop::{Hdfs, scheme};
-use crate::kyligence::carry::CarryList;
+use crate::kyligence::carry::{CarryItem, CarryList, How};
 use crate::kyligence::home::{Home, Package, read_through_links};
 use crate::kyligence::merge::KeyChange;
 use crate::kyligence::planner::{ArchiveWhen, PlanInputs, steps};
-use crate::kyligence::preflight::{CheckId, Finding, judge};
+use crate::kyligence::preflight::procedure::{Procedure, judge as judge_procedure};
+use crate::kyligence::preflight::{CheckId, Facts, Finding, judge, sorted};
 use crate::kyligence::survey::{Survey, SurveyInput, Tree, survey};
 use crate::kyligence::version::{UpgradeKind, rule};
 use crate::mutate::{Progress, item_digest};
@@ -130,8 +132,13 @@ pub fn draft(
         archive: ArchiveWhen::from(args.archive) != ArchiveWhen::None,
         cube: cube_space(cube.as_ref())?,
     };
-    let findings = judge(&facts::gather(&known, place));
-    let surveyed = survey_home(&home, &package, &old, &new, base.as_ref())?;
+    let (facts, procedure) = side_by_side(&known, place, args);
+    let findings = sorted([judge(&facts), judge_procedure(&procedure)].concat());
+    let licence = args.licence.as_deref().map(read_licence).transpose()?;
+    let mut surveyed = survey_home(&home, &package, &old, &new, base.as_ref(), licence.is_some())?;
+    if let Some(licence) = licence {
+        put_licence(&mut surveyed, &home, licence)?;
+    }
     let carry_text = serde_json::to_vec(&surveyed.list).expect("BUG: a carry list has a JSON form");
     let inputs = plan_inputs(args, place, &home, &new, cube, &txn, &carry_text)?;
     let steps = steps(&inputs);
@@ -311,12 +318,57 @@ fn cube_space(cube: Option<&CubeCopy>) -> Result<Option<(PathBuf, u64)>, Command
     Ok(Some((path, bytes)))
 }
 
+/// Two lists of facts at once: some wait for programs and for the network.
+fn side_by_side(known: &Known<'_>, place: &Place, args: &UpgradeArgs) -> (Facts, Procedure) {
+    let processes = facts::processes(known.home);
+    std::thread::scope(|scope| {
+        let procedure = scope.spawn(|| procedure::gather(args, known.home, known.package, &processes));
+        let facts = facts::gather(known, place, processes.clone());
+        (facts, procedure.join().expect("BUG: gathering facts does not panic"))
+    })
+}
+
+fn read_licence(path: &Path) -> Result<Vec<u8>, CommandError> {
+    let refuse = || {
+        CommandError::refused(format!("the licence `{}` cannot be used", RawPath::from(path)))
+            .hint("--licence FILE, with the file that the vendor sent")
+    };
+    let text = read_through_links(&OsFs, &absolute(path)?).map_err(|error| refuse().because(&error))?;
+    match text {
+        None => Err(refuse().why("there is no such file")),
+        Some(text) if text.trim_ascii().is_empty() => Err(refuse().why("it is empty")),
+        Some(text) => Ok(text),
+    }
+}
+
+/// The licence goes the way of every edited file: its content is in a side file of mode 0600, its digest in the plan.
+fn put_licence(surveyed: &mut Survey, home: &Home, licence: Vec<u8>) -> Result<(), CommandError> {
+    let has = exists(&OsFs, &home.path.join("LICENSE")).map_err(|error| cannot_read(&error))?;
+    // The attributes are those of a file of the old home.
+    let from = RawPath::from(if has { "LICENSE" } else { "VERSION" });
+    let expected =
+        item_digest(&OsFs, &home.path.join(from.as_path()), 2).map_err(|error| cannot_read(&error))?;
+    let content = Digest::of(&licence);
+    surveyed.contents.insert(content, licence);
+    let items = &mut surveyed.list.items;
+    items.push(CarryItem {
+        from,
+        to: "LICENSE".into(),
+        how: How::Edited { content },
+        expected: Some(expected),
+        why: "the licence given with `--licence`".to_owned(),
+    });
+    items.sort_by(|a, b| a.to.cmp(&b.to));
+    Ok(())
+}
+
 fn survey_home(
     home: &Home,
     package: &Package,
     old: &Manifest,
     new: &Seen,
     base: Option<&Seen>,
+    licence_given: bool,
 ) -> Result<Survey, CommandError> {
     let raw_home = RawPath::from(home.path.as_path());
     let unpacked = OsFs.stat(&new.path).is_ok_and(|meta| meta.kind == crate::effect::fs::Kind::Dir);
@@ -339,7 +391,7 @@ fn survey_home(
         base_tree: base
             .zip(read_base.as_ref())
             .map(|(base, read)| Tree { manifest: &base.scanned.manifest, read }),
-        licence_given: false,
+        licence_given,
         hash: &mut |path| Ok(hash_file(&OsFs, &home.path.join(path.as_path()), &no_tick)?.1),
         expect: &mut |path| item_digest(&OsFs, &home.path.join(path.as_path()), 2),
     };

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use super::args::OnFailure;
+use super::args::{OnFailure, OnUnfinishedJobs};
 use super::doomed::{Doomed, DoomedJournal};
 use super::error::CommandError;
 use super::exit::Exit;
@@ -13,8 +13,9 @@ use super::progress::Meter;
 use super::session::{self, Session, with_machine};
 use super::standing;
 use super::terminal::{result, tell};
-use crate::engine::{Control, DriveError, Event, How, Rest, drive, record};
+use crate::engine::{Control, DriveError, Event, How, MutationError, Rest, drive, record};
 use crate::journal::JournalError;
+use crate::kyligence::jobs::UnfinishedJobs;
 use crate::mutate::{Downtime, Machine};
 use crate::txn::{AbortReason, Direction, Mutation, Outcome, Phase, Record, StepId, Txn};
 
@@ -24,8 +25,35 @@ pub struct Driving<'a> {
     pub command: &'a str,
     /// Do not start this step.
     pub stop_before: Option<&'a str>,
-    /// What to do when a step fails.
+    /// When to turn round by itself.
+    pub turn: Turn,
+}
+
+/// When a run that upgrades turns round by itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// When any step fails.
     pub on_failure: OnFailure,
+    /// When the metadata backup holds an unfinished job.
+    pub on_unfinished_jobs: OnUnfinishedJobs,
+}
+
+impl Turn {
+    /// Never.
+    pub const NEVER: Self = Self { on_failure: OnFailure::Stop, on_unfinished_jobs: OnUnfinishedJobs::Stop };
+
+    /// The option that wants everything undone after this failure.
+    fn wanted_by(self, source: &MutationError) -> Option<&'static str> {
+        let unfinished = matches!(source, MutationError::Failed(cause) if cause.is::<UnfinishedJobs>());
+        match self {
+            Self { on_failure: OnFailure::Abort, .. } => Some("--on-failure abort"),
+            // There is no way forward from here: the service is down, and only it can finish a job.
+            Self { on_unfinished_jobs: OnUnfinishedJobs::Restart, .. } if unfinished => {
+                Some("--on-unfinished-jobs restart")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Drives, reports, and says what to type.
@@ -34,14 +62,15 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
     let meter = Meter::new();
     let stop = session.stop.clone();
     let (rest, downtime) = with_machine(place, how.command, &stop, &meter, |machine| {
+        machine.overridden.extend(session.txn.header().overrides.iter().map(|given| given.check.clone()));
         let doomed = place.doomed.as_deref();
         let mut rest = drive_once(session, machine, &meter, stop_before, doomed);
-        if let (Err(DriveError::Failed { step, .. }), OnFailure::Abort, Phase::Applying) =
-            (&rest, how.on_failure, session.txn.phase())
+        if let (Err(DriveError::Failed { step, source, .. }), Phase::Applying) = (&rest, session.txn.phase())
+            && let Some(option) = how.turn.wanted_by(source)
         {
             let failed = *step;
             tell(&failure(rest.as_ref().unwrap_err(), &session.txn, place).to_string());
-            tell("kytx: undoing everything, as `--on-failure abort` says");
+            tell(&format!("kytx: undoing everything, as `{option}` says"));
             let abort = Record::Abort { reason: AbortReason::Failure { step: failed } };
             rest = record(&mut session.txn, &mut session.store, &abort)
                 .and_then(|()| drive_once(session, machine, &meter, None, doomed));

@@ -1,23 +1,19 @@
 //! What the preconditions are judged by: gathered from the machine, which is not touched.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::inquiry::inquire;
 use super::place::Place;
 use crate::backup::manifest::Manifest;
 use crate::effect::fs::{Fs, stat_opt};
 use crate::effect::os::OsFs;
-use crate::effect::run_log::RunLog;
-use crate::effect::shell::{Call, OsShell, Shell};
-use crate::effect::signal::StopRequests;
-use crate::effect::tree::{no_tick, parent_of, remove_tree};
+use crate::effect::tree::parent_of;
 use crate::kyligence::home::{Home, Package, read_through_links};
 use crate::kyligence::java::{Java, fatal_above_java_8};
 use crate::kyligence::preflight::{Facts, Space};
 use crate::kyligence::process::{Processes, scan};
-use crate::kyligence::secrets::mask_text;
 use crate::kyligence::version::{UpgradeKind, VersionRefusal};
 use crate::raw_path::RawPath;
 
@@ -47,11 +43,15 @@ pub struct Known<'a> {
     pub cube: Option<(PathBuf, u64)>,
 }
 
+/// The processes of the home. A table that cannot be read shows none.
+pub fn processes(home: &Home) -> Processes {
+    scan(&OsFs, Path::new("/proc"), &[&home.path], std::process::id()).unwrap_or_default()
+}
+
 /// Gathers the facts.
-pub fn gather(known: &Known<'_>, place: &Place) -> Facts {
+pub fn gather(known: &Known<'_>, place: &Place, processes: Processes) -> Facts {
     let home = known.home;
     let parent = parent_of(&home.path);
-    let processes = scan(&OsFs, Path::new("/proc"), &[&home.path], std::process::id()).unwrap_or_default();
     let own_uid = rustix::process::getuid().as_raw();
     Facts {
         home: Ok((home.layout, home.identity.clone())),
@@ -128,26 +128,8 @@ fn java() -> Result<Java, String> {
         Some(home) => PathBuf::from(home).join("bin/java"),
         None => PathBuf::from("java"),
     };
-    // `check` and `plan` must leave no trace beside the home, so their one program gets a scratch directory.
-    let scratch = std::env::temp_dir().join(format!("kytx-java-{}", std::process::id()));
-    OsFs.mkdir(&scratch, 0o700).map_err(|error| format!("cannot use `{}`: {error}", scratch.display()))?;
-    let said = version_of(&program, &scratch);
-    let _ = remove_tree(&OsFs, &scratch, &no_tick);
-    let said = said.map_err(|error| format!("cannot run `{}`: {error}", program.display()))?;
-    Java::parse(&said).ok_or_else(|| format!("cannot understand what `{} -version` says", program.display()))
-}
-
-fn version_of(program: &Path, scratch: &Path) -> std::io::Result<String> {
-    let log = RunLog::create(scratch, "java")?;
-    let shell = OsShell::new(scratch.join("child"), &log, mask_text, StopRequests::none());
-    let ran = shell.run(&Call {
-        label: "java -version".to_owned(),
-        program: program.to_owned(),
-        args: vec![OsString::from("-version")],
-        cwd: scratch.to_owned(),
-        set: BTreeMap::new(),
-        unset: Vec::new(),
-        time_limit: Some(JAVA_LIMIT),
-    })?;
-    Ok(ran.stderr + &ran.stdout)
+    let ran = inquire(&program, &["-version"], JAVA_LIMIT)
+        .map_err(|error| format!("cannot run `{}`: {error}", program.display()))?;
+    Java::parse(&(ran.stderr + &ran.stdout))
+        .ok_or_else(|| format!("cannot understand what `{} -version` says", program.display()))
 }

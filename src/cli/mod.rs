@@ -13,9 +13,12 @@ mod driving;
 mod error;
 mod exit;
 mod facts;
+mod inquiry;
+mod jobs;
 mod log;
 mod place;
 mod plan;
+mod procedure;
 mod progress;
 mod rehearse;
 mod resume;
@@ -57,11 +60,23 @@ fn run(command: Command) -> Result<Exit, CommandError> {
     match command {
         Command::Plan { upgrade, out, json } => plan::run(&upgrade, out.as_deref(), json),
         Command::Check { upgrade, json } => check::run(&upgrade, json),
-        Command::Begin { upgrade, silent, plan, stop_before, on_failure } => {
-            begin::run(&upgrade, &begin::Options { silent, plan, stop_before, on_failure })
+        Command::Begin {
+            upgrade,
+            silent,
+            plan,
+            stop_before,
+            on_failure,
+            on_unfinished_jobs,
+            discard_jobs,
+            wait_for_jobs,
+        } => {
+            let settle = jobs::Settle { discard: discard_jobs, wait_s: wait_for_jobs, silent };
+            let turn = driving::Turn { on_failure, on_unfinished_jobs };
+            begin::run(&upgrade, &begin::Options { silent, plan, stop_before, turn, settle })
         }
-        Command::Resume { which, stop_before, on_failure } => {
-            resume::run(&which, stop_before.as_deref(), on_failure)
+        Command::Resume { which, stop_before, on_failure, on_unfinished_jobs } => {
+            let turn = driving::Turn { on_failure, on_unfinished_jobs };
+            resume::run(&which, stop_before.as_deref(), turn)
         }
         Command::Abort { which, yes, dry_run } => abort::run(&which, yes, dry_run),
         Command::Commit { which, yes, keep } => commit::run(&which, yes, &keep),

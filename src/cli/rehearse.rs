@@ -256,6 +256,9 @@ fn begin_words(args: &UpgradeArgs, home: &Path, package: &Path) -> Vec<OsString>
     if let Some(old) = &args.old_package {
         words.extend(["--old-package".into(), absolute(old).unwrap_or_else(|_| old.clone()).into()]);
     }
+    if let Some(licence) = &args.licence {
+        words.extend(["--licence".into(), absolute(licence).unwrap_or_else(|_| licence.clone()).into()]);
+    }
     words.extend(args.reinstall.then(|| "--reinstall".into()));
     words.extend(args.no_start.then(|| "--no-start".into()));
     let archive = match args.archive {

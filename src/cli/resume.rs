@@ -1,8 +1,8 @@
 //! `kytx resume`: goes on with an interrupted upgrade, abort or commit.
 
-use super::args::{OnFailure, WhichArgs};
+use super::args::WhichArgs;
 use super::claim;
-use super::driving::{self, Driving};
+use super::driving::{self, Driving, Turn};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::session::Session;
@@ -10,11 +10,7 @@ use super::standing;
 use crate::txn::Phase;
 
 /// Runs the command.
-pub fn run(
-    which: &WhichArgs,
-    stop_before: Option<&str>,
-    on_failure: OnFailure,
-) -> Result<Exit, CommandError> {
+pub fn run(which: &WhichArgs, stop_before: Option<&str>, turn: Turn) -> Result<Exit, CommandError> {
     let place = claim::follow(which)?;
     let mut session = Session::open(&place, "resume")?;
     match session.txn.phase() {
@@ -29,7 +25,7 @@ pub fn run(
         }
         Phase::Planning | Phase::Applying | Phase::Aborting | Phase::Committing => {
             session.tell();
-            driving::run(&mut session, &place, &Driving { command: "resume", stop_before, on_failure })
+            driving::run(&mut session, &place, &Driving { command: "resume", stop_before, turn })
         }
     }
 }

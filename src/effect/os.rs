@@ -128,10 +128,14 @@ fn unless_interrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<
     }
 }
 
-/// Reads a value of unknown length: asks for the length, then reads, again if it grew in between.
-fn read_growing(mut call: impl FnMut(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
+/// Reads a value of unknown length: asks for the length, then reads, again if it grew in between. The question for the
+/// length is a call of its own: rustix takes an empty buffer for one that nothing is to be put into.
+fn read_growing(
+    query: impl Fn() -> rustix::io::Result<usize>,
+    call: impl Fn(&mut [u8]) -> rustix::io::Result<usize>,
+) -> rustix::io::Result<Vec<u8>> {
     loop {
-        let needed = call(&mut [])?;
+        let needed = query()?;
         let mut value = vec![0; needed];
         if needed == 0 {
             return Ok(value);
@@ -166,7 +170,8 @@ impl Fs for OsFs {
     }
 
     fn xattrs(&self, path: &Path) -> io::Result<Vec<Xattr>> {
-        let names = match read_growing(|buffer| sys::llistxattr(path, buffer)) {
+        let names = match read_growing(|| sys::llistxattr_query(path), |buffer| sys::llistxattr(path, buffer))
+        {
             Ok(names) => names,
             Err(Errno::NOTSUP | Errno::NOSYS) => return Ok(Vec::new()),
             Err(errno) => return Err(errno.into()),
@@ -174,7 +179,8 @@ impl Fs for OsFs {
         let mut found = Vec::new();
         for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             let key = std::ffi::OsStr::from_bytes(name);
-            match read_growing(|buffer| sys::lgetxattr(path, key, buffer)) {
+            match read_growing(|| sys::lgetxattr_query(path, key), |buffer| sys::lgetxattr(path, key, buffer))
+            {
                 Ok(value) => found.push((name.to_vec(), value)),
                 // Removed in between, or a namespace that this user may list but not read (`trusted.`).
                 Err(Errno::NODATA | Errno::NOTSUP | Errno::PERM) => {}

@@ -40,6 +40,9 @@ const ORPHAN_LIMIT: Duration = Duration::from_mins(10);
 /// The names that output files have, beside the orphan lock, until they have none.
 pub const OUTPUT_NAMES: [&str; 2] = [".output-out", ".output-err"];
 
+/// The variable in which the operator gives kytx a password. No program that kytx runs gets it.
+pub const PASSWORD_VARIABLE: &str = "KYTX_PASSWORD";
+
 /// A program to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
@@ -148,6 +151,7 @@ impl Shell for OsShell<'_> {
         let mut command = Command::new(&call.program);
         command.args(&call.args).current_dir(&call.cwd).envs(&call.set).process_group(0);
         command.stdin(stdin).stdout(out).stderr(err);
+        command.env_remove(PASSWORD_VARIABLE);
         for name in &call.unset {
             command.env_remove(name);
         }

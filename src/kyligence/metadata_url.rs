@@ -49,6 +49,29 @@ impl MetadataUrl {
             .collect();
         Self { identifier: identifier.to_owned(), kind, parameters }
     }
+
+    /// The hosts and ports of a database, as its URL names them: `jdbc:mysql://a:3306,b:3306/db?...`. None where it
+    /// names none in this form.
+    pub fn database_hosts(&self) -> Vec<(String, u16)> {
+        let url = self.parameters.get("url").map(String::as_str).unwrap_or_default();
+        let Some((scheme, tail)) = url.split_once("://") else { return Vec::new() };
+        let default_port = match scheme.strip_prefix("jdbc:").unwrap_or_default().split(':').next() {
+            Some("mysql" | "mariadb") => 3306,
+            Some("postgresql") => 5432,
+            _ => return Vec::new(),
+        };
+        let hosts = tail.split(['/', '?', ';']).next().unwrap_or_default();
+        // A password before the hosts may hold anything but the sign that ends it.
+        let hosts = hosts.rsplit_once('@').map_or(hosts, |(_, hosts)| hosts);
+        let one = |host: &str| match host.rsplit_once(':') {
+            Some((name, port)) => Some((name.to_owned(), port.parse().ok()?)),
+            None => Some((host.to_owned(), default_port)),
+        };
+        let plain = |host: &&str| {
+            !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:".contains(&b))
+        };
+        hosts.split(',').filter(plain).filter_map(one).collect()
+    }
 }
 
 impl StoreKind {
@@ -137,6 +160,21 @@ impl WorkingDir {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hosts_of_a_database_are_read_where_its_url_names_them() {
+        let hosts = |url: &str| MetadataUrl::parse(&format!("m@jdbc,url={url},username=u")).database_hosts();
+        let one = |host: &str, port| vec![(host.to_owned(), port)];
+        assert_eq!(hosts("jdbc:mysql://h:3307/kylin"), one("h", 3307));
+        assert_eq!(hosts("jdbc:mysql://h/kylin?useSSL=false"), one("h", 3306));
+        assert_eq!(hosts("jdbc:postgresql://pg.example:5433/kylin"), one("pg.example", 5433));
+        assert_eq!(hosts("jdbc:mysql://u:p@ss@h:1/kylin"), one("h", 1));
+        for none in
+            ["jdbc:mysql:///kylin", "jdbc:oracle:thin:@h:1521:x", "jdbc:h2:/x", "", "jdbc:mysql://(host=h)/x"]
+        {
+            assert_eq!(hosts(none), [], "{none}");
+        }
+    }
 
     #[test]
     fn every_form_of_the_metadata_url_is_read() {

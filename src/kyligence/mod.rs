@@ -8,6 +8,7 @@
 pub mod carry;
 pub mod home;
 pub mod java;
+pub mod jobs;
 pub mod listing;
 pub mod merge;
 pub mod metadata;
@@ -17,6 +18,7 @@ pub mod planner;
 pub mod preflight;
 pub mod process;
 pub mod properties;
+pub mod rest;
 pub mod scan;
 pub mod secrets;
 pub mod service;

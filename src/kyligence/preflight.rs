@@ -3,6 +3,9 @@
 //! Numbers such as P4 are those of the product's list of preconditions. What cannot be known from this machine is said
 //! to be unknown, never passed over: "no instance runs on another node" is the operator's word.
 
+pub mod procedure;
+pub mod watchdogs;
+
 use serde::{Deserialize, Serialize};
 
 use super::home::{Layout, Package};
@@ -18,10 +21,16 @@ pub enum CheckId {
     P1,
     /// The package is a complete, newer package of the same kind.
     P2,
+    /// Every job is finished.
+    P3,
     /// Java 8 or newer, 64 bit.
     P4,
     /// No process of the product but the one that kytx stops.
     P5,
+    /// Nothing brings the service back.
+    P6,
+    /// Grafana of the home is stopped.
+    P7,
     /// Space on local disks.
     P8,
     /// Old and new tree on one file system.
@@ -30,6 +39,18 @@ pub enum CheckId {
     P11,
     /// Nobody else uses the old home.
     P12,
+    /// The row filter is among the query transformers.
+    P13,
+    /// `hadoop` and `hdfs` can be run.
+    P14,
+    /// A Kerberos ticket.
+    P15,
+    /// A licence for the new release.
+    P16,
+    /// The metadata store can be reached.
+    P17,
+    /// The metadata are healthy.
+    P18,
 }
 
 /// How bad a finding is.
@@ -50,6 +71,8 @@ pub enum Severity {
 pub enum Certainty {
     /// It has been seen.
     Proved,
+    /// The operator says so.
+    Word,
     /// It cannot be known from here.
     Unknown,
 }
@@ -120,6 +143,11 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     judge_processes(&facts.processes, &mut findings);
     judge_space(&facts.space, &mut findings);
     judge_places(facts, &mut findings);
+    sorted(findings)
+}
+
+/// The worst first, and then by their numbers.
+pub fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.sort_by_key(|finding| (finding.severity, finding.id));
     findings
 }

@@ -258,7 +258,7 @@ fn is_same_place(fs: &dyn Fs, a: &Path, b: &Path) -> bool {
 }
 
 /// Whether the path, or one below it, stands in an argument: whole, after `=`, within a class path, in a shell's command.
-fn mentions(arg: &[u8], home: &Path) -> bool {
+pub(super) fn mentions(arg: &[u8], home: &Path) -> bool {
     let in_home = |byte: &u8| home.as_os_str().as_bytes().contains(byte);
     arg.split(|byte| b"=:,;'\"() ".contains(byte) && !in_home(byte))
         .filter(|word| word.starts_with(b"/"))

@@ -4,8 +4,8 @@
 //! attempt makes a backup of its own under another name. The copy in the state directory grows as `.part`; its
 //! manifest is written and synced before one rename gives the copy its name.
 //! *Probe.* By the copy and its manifest.
-//! *Apply.* Prove the working directory reachable, run the tool, judge it by everything but its exit code, copy the
-//! result out of `meta_backups` at once (others delete there), compare, name it.
+//! *Apply.* Prove the working directory reachable, run the tool, judge it by everything but its exit code, refuse if a
+//! job in it is not finished, copy the result out of `meta_backups` at once (others delete there), compare, name it.
 //! *Undo.* Nothing: a backup harms nobody.
 
 use std::path::{Path, PathBuf};
@@ -21,7 +21,10 @@ use crate::effect::tree::{
     Context, copy_tree, copy_tree_syncing_once, make_dirs, measure_tree, parent_of, remove_tree, sibling,
 };
 use crate::engine::{MutationError, Sight, Task};
+use crate::kyligence::home::Layout;
+use crate::kyligence::jobs::{UnfinishedJobs, unfinished_in_backup};
 use crate::kyligence::metadata::back_up;
+use crate::kyligence::preflight::CheckId;
 use crate::kyligence::service::Stopped;
 use crate::raw_path::RawPath;
 use crate::txn::{Direction, Observed};
@@ -54,6 +57,15 @@ fn leave_the_second(machine: &Machine<'_>, dir: &Path) -> Result<(), MutationErr
     Ok(())
 }
 
+/// Nothing can start a job any more, so this look, unlike the one before the stop, cannot be overtaken.
+fn refuse_unfinished_jobs(machine: &Machine<'_>, dir: &Path, layout: Layout) -> Result<(), MutationError> {
+    if machine.has_overridden(CheckId::P3) {
+        return Ok(());
+    }
+    let jobs = unfinished_in_backup(machine.fs, dir, layout)?;
+    if jobs.is_empty() { Ok(()) } else { Err(UnfinishedJobs { jobs }.into()) }
+}
+
 impl Act for BackUpMetadata<'_> {
     fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
         if task.direction == Direction::Backward {
@@ -73,9 +85,10 @@ impl Act for BackUpMetadata<'_> {
 
     fn apply(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
         leave_the_second(machine, &self.home.as_path().join("meta_backups"))?;
-        let made = product::with_metadata(machine, self.home, |home, tools| {
-            back_up(tools, &home.path, home.layout)
+        let (made, layout) = product::with_metadata(machine, self.home, |home, tools| {
+            Ok((back_up(tools, &home.path, home.layout)?, home.layout))
         })?;
+        refuse_unfinished_jobs(machine, &made.dir, layout)?;
 
         let backup = self.backup.as_path();
         let part = sibling(backup, ".part");

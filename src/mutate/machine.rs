@@ -12,6 +12,7 @@ use crate::effect::shell::{Call, Ran, Shell};
 use crate::effect::tree::{no_tick, remove_tree};
 use crate::engine::{MutationError, Sight, Task, World};
 use crate::hadoop::Hdfs;
+use crate::kyligence::preflight::CheckId;
 use crate::kyligence::service::Stopped;
 use crate::state_dir::StateDir;
 
@@ -64,6 +65,8 @@ pub struct Machine<'a> {
     pub stop_requested: &'a (dyn Fn() -> bool + Sync),
     /// Where to look for processes: `/proc`.
     pub proc_root: PathBuf,
+    /// The checks that whoever began the transaction has overridden, by their names in the journal.
+    pub overridden: Vec<String>,
     /// How many threads bulk work may use.
     pub threads: usize,
     clock: RefCell<Clock>,
@@ -87,9 +90,15 @@ impl<'a> Machine<'a> {
             progress,
             stop_requested,
             proc_root: PathBuf::from("/proc"),
+            overridden: Vec::new(),
             threads: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4),
             clock: RefCell::default(),
         }
+    }
+
+    /// Whether a check was overridden when the transaction began.
+    pub(super) fn has_overridden(&self, check: CheckId) -> bool {
+        self.overridden.iter().any(|name| *name == format!("{check:?}"))
     }
 
     /// Counts bytes of content, and ends the work when a stop is asked for.

@@ -36,6 +36,7 @@ use crate::effect::tree::{Context, parent_of};
 use crate::engine::{MutationError, Sight, Task};
 use crate::hadoop::HdfsError;
 use crate::kyligence::home::NotAHome;
+use crate::kyligence::jobs::UnfinishedJobs;
 use crate::kyligence::metadata::MetadataError;
 use crate::kyligence::service::ServiceError;
 use crate::txn::Mutation;
@@ -89,7 +90,8 @@ fails_by!(
     ArchiveError,
     ReadBackError,
     MetadataError,
-    NotAHome
+    NotAHome,
+    UnfinishedJobs
 );
 
 impl From<ServiceError> for MutationError {

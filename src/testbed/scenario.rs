@@ -270,7 +270,7 @@ impl Scenario {
         match self.options.url {
             MetadataUrl::Directory => self.store.dir().display().to_string(),
             MetadataUrl::Jdbc => format!(
-                "{}@jdbc,url=jdbc:mysql://127.0.0.1:3306/kylin,username=kylin,password={},maxActive=10,maxIdle=10",
+                "{}@jdbc,url=jdbc:mysql:///kylin,username=kylin,password={},maxActive=10,maxIdle=10",
                 Self::IDENTIFIER,
                 Self::PASSWORD
             ),

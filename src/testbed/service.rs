@@ -11,7 +11,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -238,6 +238,12 @@ impl Service {
                 )
             }
             "/kylin/api/projects" => self.envelope(request, &self.projects()?),
+            _ if request.method == "PUT" => self.cancel(request, path)?,
+            "/kylin/api/jobs" if self.is_bare() => {
+                let offset = request.path.split("offset=").nth(1).and_then(|text| text.parse().ok());
+                let jobs: Vec<Value> = self.jobs()?.into_iter().skip(offset.unwrap_or(0)).collect();
+                self.envelope(request, &jobs.into())
+            }
             "/kylin/api/jobs" => {
                 let jobs = self.jobs()?;
                 self.envelope(
@@ -251,14 +257,31 @@ impl Service {
 
     /// Kyligence wraps its answers; Kylin does not, and refuses to be asked for Kyligence's form.
     fn envelope(&self, request: &Request, data: &Value) -> Answer {
-        let is_kyligence = self.product.starts_with("Ky") || self.product.starts_with("KAP");
-        if is_kyligence {
+        if !self.is_bare() {
             Answer::json(&json!({"code": "000", "data": data, "msg": ""}))
         } else if request.accept.contains("vnd.apache.kylin") {
             Answer::html(406, "<html>Not Acceptable</html>")
         } else {
             Answer::json(data)
         }
+    }
+
+    /// Kylin before 5.
+    fn is_bare(&self) -> bool {
+        self.layout == Layout::Ke3 && !self.product.starts_with("Ky") && !self.product.starts_with("KAP")
+    }
+
+    /// Discards a job, in the form of KE 3 and Kylin 3.
+    fn cancel(&self, request: &Request, path: &str) -> io::Result<Answer> {
+        let id = path.strip_prefix("/kylin/api/jobs/").and_then(|tail| tail.strip_suffix("/cancel"));
+        let Some(id) = id.filter(|id| !id.contains('/')) else {
+            return Ok(Answer::html(404, "<html></html>"));
+        };
+        self.store.put(
+            &format!("execute_output/{id}"),
+            json!({"uuid": id, "status": "DISCARDED"}).to_string().as_bytes(),
+        )?;
+        Ok(self.envelope(request, &json!({"uuid": id, "job_status": "DISCARDED"})))
     }
 
     fn projects(&self) -> io::Result<Value> {
@@ -292,6 +315,7 @@ impl Service {
 }
 
 struct Request {
+    method: String,
     path: String,
     authorization: String,
     accept: String,
@@ -299,10 +323,13 @@ struct Request {
 
 impl Request {
     fn read(connection: &TcpStream) -> io::Result<Self> {
-        let mut lines = BufReader::new(connection).lines();
+        let mut reader = BufReader::new(connection);
+        let mut lines = reader.by_ref().lines();
         let first = lines.next().transpose()?.unwrap_or_default();
-        let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
-        let mut request = Self { path, authorization: String::new(), accept: String::new() };
+        let word = |at| first.split(' ').nth(at).unwrap_or_default().to_owned();
+        let mut request =
+            Self { method: word(0), path: word(1), authorization: String::new(), accept: String::new() };
+        let mut body_bytes = 0;
         for line in lines {
             let line = line?;
             match line.split_once(':') {
@@ -312,10 +339,15 @@ impl Request {
                 Some((name, value)) if name.eq_ignore_ascii_case("accept") => {
                     value.trim().clone_into(&mut request.accept);
                 }
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    body_bytes = value.trim().parse().unwrap_or(0);
+                }
                 None if line.is_empty() => break,
                 _ => {}
             }
         }
+        // A connection that is closed with something unread in it may take the answer with it.
+        io::copy(&mut reader.take(body_bytes), &mut io::sink())?;
         Ok(request)
     }
 }
