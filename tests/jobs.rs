@@ -252,9 +252,12 @@ fn a_job_is_discarded_in_the_words_of_its_generation() {
             r#"PUT /kylin/api/jobs/status {"action":"DISCARD","job_ids":["job-1"],"project":"sales","statuses":[]}"#,
         ),
     ] {
-        let service = Scripted::new(move |request| match request.starts_with("PUT") {
-            true => Reply::Says(200, r#"{"code":"000","data":"","msg":""}"#.to_owned()),
-            false => Reply::Says(200, page(dialect, &[job(1, "ERROR")], 1)),
+        let service = Scripted::new(move |request| {
+            if request.starts_with("PUT") {
+                Reply::Says(200, r#"{"code":"000","data":"","msg":""}"#.to_owned())
+            } else {
+                Reply::Says(200, page(dialect, &[job(1, "ERROR")], 1))
+            }
         });
         let rest = service.rest(dialect);
         let found = unfinished(&rest).unwrap();
