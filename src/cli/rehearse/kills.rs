@@ -81,13 +81,14 @@ mod tests {
                 assert_eq!(dealt.forward.len() + dealt.backward.len(), kills.max(3) as usize);
                 for (number, step) in ["s0", "s1", "s2"].iter().enumerate() {
                     let of_step = dealt.forward.iter().filter(|kill| kill.step == *step);
-                    let before = number.checked_sub(1).map_or(0, |before| forward[before].calls);
-                    let hits: Vec<u64> = of_step.map(|kill| kill.at).collect();
+                    // Counted from where the step before it was through.
+                    let before = number.checked_sub(1);
+                    let calls = forward[number].calls - before.map_or(0, |before| forward[before].calls);
+                    let after = before.map(|before| forward[before].step.clone());
+                    let hits: Vec<&Kill> = of_step.collect();
                     assert!(!hits.is_empty());
-                    assert!(
-                        hits.iter().all(|at| (before + 1..=forward[number].calls).contains(at)),
-                        "{hits:?}"
-                    );
+                    let falls = |kill: &&Kill| kill.after == after && (1..=calls).contains(&kill.at);
+                    assert!(hits.iter().all(falls), "{hits:?}");
                 }
             }
         }

@@ -204,7 +204,7 @@ fn a_tomcat_home_without_the_old_package() {
             "spark/conf/spark-env.sh",
         ]
     );
-    assert_eq!(notes(&survey, NoteKind::Left), ["bin", "kybot_dump", "spark/jars"]);
+    assert_eq!(notes(&survey, NoteKind::Left), ["bin", "conf", "kybot_dump", "spark/jars"]);
     assert_eq!(notes(&survey, NoteKind::Mention), ["conf/kylin.properties.override"]);
     let (_, content) = survey.contents.iter().next().unwrap();
     assert_eq!(content, b"kylin.size=mine\n");
