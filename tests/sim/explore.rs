@@ -221,14 +221,14 @@ impl History {
     }
 
     /// kytx is killed at a place in the log, the power stays, and another kytx goes on: with what the first one left on
-    /// its way to the medium.
-    pub fn kill(&self, line: &Line, at: usize) -> Verdict {
+    /// its way to the medium. `aborts` says which way, where there are two.
+    pub fn kill(&self, line: &Line, at: usize, aborts: bool) -> Verdict {
         let before = |entry: &&Logged| matches!(entry.0, Op::Acknowledged(_));
         let acknowledged = match line.log[..at].iter().rev().find(before) {
             Some((Op::Acknowledged(count), _)) => *count,
             _ => line.acknowledged,
         };
-        let draw = Draw(at as u64).next();
+        let draw = Draw(at as u64).next() & !1 | u64::from(aborts);
         let (lacking, deaf_to) = (self.scenario.lacking, self.deaf_to.clone());
         let fs = SimFs::revive(&line.base, &line.log[..at], lacking, deaf_to, boot_of(draw));
         self.go_on(&fs, &line.base, line, acknowledged, line.migrated || at > self.migrated_at, draw)
