@@ -149,7 +149,7 @@ impl Explorer<'_> {
             if walk.step() && walk.at % THREADS == part {
                 for choice in self.choices(&walk) {
                     let state = self.history.state(line, &walk, choice);
-                    self.judge(state, line, vec![(walk.at, choice)]);
+                    self.judge(&state, line, vec![(walk.at, choice)]);
                     if self.share.only_one && self.enough.load(Ordering::Relaxed) {
                         return (self.found, self.census);
                     }
@@ -173,7 +173,7 @@ impl Explorer<'_> {
                 // What is no name is redone by whoever finds it, but for the journal's own bytes.
                 _ => !self.share.only_one || self.history.scenario.is_bare,
             };
-            if !wanted || draw.next() % self.share.kill_every != 0 {
+            if !wanted || !draw.next().is_multiple_of(self.share.kill_every) {
                 continue;
             }
             for (choice, _) in KILLS {
@@ -204,7 +204,7 @@ impl Explorer<'_> {
             let more = (!self.share.only_one).then(|| draw.next() as usize % walk.regular());
             for choice in std::iter::once(0).chain(more) {
                 let state = self.history.state(&line, &walk, choice);
-                self.judge(state, &line, vec![points[0], (point, choice)]);
+                self.judge(&state, &line, vec![points[0], (point, choice)]);
             }
         }
     }
@@ -227,19 +227,19 @@ impl Explorer<'_> {
         choices
     }
 
-    fn judge(&mut self, state: State, line: &crate::explore::Line, points: Vec<(usize, usize)>) {
+    fn judge(&mut self, state: &State, line: &crate::explore::Line, points: Vec<(usize, usize)>) {
         let fingerprint = state.fingerprint();
         if !self.seen.lock().unwrap().insert(fingerprint) {
             return;
         }
-        let verdict = self.history.recover(line, &state);
+        let verdict = self.history.recover(line, state);
         self.count(&verdict);
         let mut draw = Draw(fingerprint ^ self.share.seed);
         if let Err(fault) = verdict.end {
             self.blame(points, fault);
         } else if let Some(line) = verdict.line
             && points.len() == 1
-            && draw.next() % self.share.again_every == 0
+            && draw.next().is_multiple_of(self.share.again_every)
         {
             self.crash_again(&line, &points, &mut draw);
         }
@@ -256,7 +256,7 @@ impl Explorer<'_> {
             let choice = draw.next() as usize % (walk.regular() + 2 + self.share.drawn);
             let state = self.history.state(line, &walk, choice);
             self.found.second_crashes += 1;
-            self.judge(state, line, [points, &[(point, choice)]].concat());
+            self.judge(&state, line, [points, &[(point, choice)]].concat());
         }
     }
 

@@ -280,7 +280,7 @@ impl History {
 
     /// Looks at what kytx says is the end, as it is and as it is if the power goes right now.
     fn check_end(&self, fs: &SimFs, line: &Line, end: End, draw: u64) -> Result<(), Fault> {
-        if draw & 24 == 24 {
+        if (draw >> 3).is_multiple_of(4) {
             self.promise.check_end(&fs.core().image, end, line.migrated)?;
         }
         let mut walk = Walk::new(Model::Strict, &line.base, &line.log, 0);

@@ -36,7 +36,9 @@ fn i2_a_directory_that_a_killed_kytx_made_is_synced_by_the_next() {
     let history = history("upgrade");
     let made = after(&history.line, |puts| puts.iter().any(|put| put.name == TXN && put.now.is_some()));
     assert!(made.len() >= 2, "the copy's and the backup's: {made:?}");
-    made.into_iter().for_each(|at| assert_survives(&history, at, false));
+    for at in made {
+        assert_survives(&history, at, false);
+    }
 }
 
 /// The next kytx synced the directory to which the copy had been renamed, and not the one from which, before it

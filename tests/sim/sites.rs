@@ -110,7 +110,7 @@ fn read_places(path: &Path, found: &mut BTreeMap<Place, String>) {
             continue;
         }
         if let Some((_, rest)) = code.split_once("fn ") {
-            function = rest.split(['(', '<']).next().unwrap().to_owned();
+            rest.split(['(', '<']).next().unwrap().clone_into(&mut function);
         }
         for call in [".sync()", ".sync_dir(", ".sync_fs("] {
             if code.contains(call) {
@@ -191,12 +191,11 @@ fn each_sync_in_the_code_is_there_for_something() {
             println!("{name}: not simulated");
             continue;
         }
-        match look_for_harm(std::slice::from_ref(place)) {
-            Some(harm) => println!("{name}: {harm}"),
-            None => {
-                println!("{name}: UNNOTICED");
-                redundant.push(name.clone());
-            }
+        if let Some(harm) = look_for_harm(std::slice::from_ref(place)) {
+            println!("{name}: {harm}");
+        } else {
+            println!("{name}: UNNOTICED");
+            redundant.push(name.clone());
         }
     }
     let table: Vec<&str> = REDUNDANT.iter().map(|(name, ..)| *name).filter(|name| is_wanted(name)).collect();
