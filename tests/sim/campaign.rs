@@ -36,8 +36,13 @@ pub struct Share {
     pub only_one: bool,
 }
 
-/// Stands for the choice of a place where kytx is killed and the power stays.
-const KILL: usize = usize::MAX;
+/// Stand for the choice of a place where kytx is killed and the power stays, and another resumes, or aborts.
+const KILLS: [(usize, &str); 2] = [(usize::MAX, "kill-resume"), (usize::MAX - 1, "kill-abort")];
+
+/// Whether the choice is such a one, and whether the other kytx aborts.
+fn kill_of(choice: usize) -> Option<bool> {
+    KILLS.iter().position(|(number, _)| *number == choice).map(|place| place == 1)
+}
 
 /// A crash state by name: model, scenario, and one or two crash points with their choices.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +55,9 @@ pub struct Name {
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.model.name(), self.scenario)?;
-        self.points.iter().try_for_each(|(point, choice)| match *choice {
-            KILL => write!(f, ":{point}:kill"),
-            choice => write!(f, ":{point}:{choice}"),
+        self.points.iter().try_for_each(|(point, choice)| match kill_of(*choice) {
+            Some(aborts) => write!(f, ":{point}:{}", KILLS[usize::from(aborts)].1),
+            None => write!(f, ":{point}:{choice}"),
         })
     }
 }
@@ -67,8 +72,13 @@ impl FromStr for Name {
         };
         let model = Model::ALL.into_iter().find(|known| known.name() == *model).ok_or("no such model")?;
         let scenario = scenario_named(scenario)?.name;
-        let numbers: Result<Vec<usize>, _> =
-            points.iter().map(|number| if *number == "kill" { Ok(KILL) } else { number.parse() }).collect();
+        let numbers: Result<Vec<usize>, _> = points
+            .iter()
+            .map(|text| match KILLS.iter().find(|(_, word)| word == text) {
+                Some((number, _)) => Ok(*number),
+                None => text.parse(),
+            })
+            .collect();
         let numbers = numbers.map_err(|error| error.to_string())?;
         let points = numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
         Ok(Self { model, scenario, points })
@@ -139,7 +149,7 @@ impl Explorer<'_> {
             if walk.step() && walk.at % THREADS == part {
                 for choice in self.choices(&walk) {
                     let state = self.history.state(line, &walk, choice);
-                    self.judge(state, line, vec![(walk.at, choice)]);
+                    self.judge(&state, line, vec![(walk.at, choice)]);
                     if self.share.only_one && self.enough.load(Ordering::Relaxed) {
                         return (self.found, self.census);
                     }
@@ -163,30 +173,38 @@ impl Explorer<'_> {
                 // What is no name is redone by whoever finds it, but for the journal's own bytes.
                 _ => !self.share.only_one || self.history.scenario.is_bare,
             };
-            if !wanted || draw.next() % self.share.kill_every != 0 {
+            if !wanted || !draw.next().is_multiple_of(self.share.kill_every) {
                 continue;
             }
-            let verdict = self.history.kill(line, at);
-            self.count(&verdict);
-            let points = vec![(at, KILL)];
-            if let Err(fault) = verdict.end {
-                self.blame(points, fault);
-            } else if let Some(line) = verdict.line {
-                let told = |point: &usize| matches!(line.log[point - 1].0, Op::Acknowledged(_));
-                let mut walk = Walk::new(self.model, &line.base, &line.log, line.acknowledged);
-                for point in (at + 1..=line.log.len()).filter(told).skip(1).take(3) {
-                    while walk.at < point {
-                        walk.step();
-                    }
-                    let more = (!self.share.only_one).then(|| draw.next() as usize % walk.regular());
-                    for choice in std::iter::once(0).chain(more) {
-                        let state = self.history.state(&line, &walk, choice);
-                        self.judge(state, &line, [&points[..], &[(point, choice)]].concat());
-                    }
-                }
+            for (choice, _) in KILLS {
+                self.kill_at(at, choice, &mut draw);
             }
             if self.share.only_one && self.enough.load(Ordering::Relaxed) {
                 return;
+            }
+        }
+    }
+
+    fn kill_at(&mut self, at: usize, choice: usize, draw: &mut Draw) {
+        let aborts = kill_of(choice).expect("BUG: a kill");
+        let verdict = self.history.kill(&self.history.line, at, aborts);
+        self.count(&verdict);
+        let points = [(at, choice)];
+        let line = match (verdict.end, verdict.line) {
+            (Ok(_), Some(line)) => line,
+            (Err(fault), _) => return self.blame(points.to_vec(), fault),
+            (Ok(_), None) => return,
+        };
+        let told = |point: &usize| matches!(line.log[point - 1].0, Op::Acknowledged(_));
+        let mut walk = Walk::new(self.model, &line.base, &line.log, line.acknowledged);
+        for point in (at + 1..=line.log.len()).filter(told).skip(1).take(3) {
+            while walk.at < point {
+                walk.step();
+            }
+            let more = (!self.share.only_one).then(|| draw.next() as usize % walk.regular());
+            for choice in std::iter::once(0).chain(more) {
+                let state = self.history.state(&line, &walk, choice);
+                self.judge(&state, &line, vec![points[0], (point, choice)]);
             }
         }
     }
@@ -209,19 +227,19 @@ impl Explorer<'_> {
         choices
     }
 
-    fn judge(&mut self, state: State, line: &crate::explore::Line, points: Vec<(usize, usize)>) {
+    fn judge(&mut self, state: &State, line: &crate::explore::Line, points: Vec<(usize, usize)>) {
         let fingerprint = state.fingerprint();
         if !self.seen.lock().unwrap().insert(fingerprint) {
             return;
         }
-        let verdict = self.history.recover(line, &state);
+        let verdict = self.history.recover(line, state);
         self.count(&verdict);
         let mut draw = Draw(fingerprint ^ self.share.seed);
         if let Err(fault) = verdict.end {
             self.blame(points, fault);
         } else if let Some(line) = verdict.line
             && points.len() == 1
-            && draw.next() % self.share.again_every == 0
+            && draw.next().is_multiple_of(self.share.again_every)
         {
             self.crash_again(&line, &points, &mut draw);
         }
@@ -238,7 +256,7 @@ impl Explorer<'_> {
             let choice = draw.next() as usize % (walk.regular() + 2 + self.share.drawn);
             let state = self.history.state(line, &walk, choice);
             self.found.second_crashes += 1;
-            self.judge(state, line, [points, &[(point, choice)]].concat());
+            self.judge(&state, line, [points, &[(point, choice)]].concat());
         }
     }
 
@@ -282,8 +300,8 @@ pub fn one(name: &Name) -> Verdict {
         let line = verdict.as_mut().map(|verdict| verdict.line.take().expect("BUG: it came to its recovery"));
         let line = line.as_ref().unwrap_or(&history.line);
         assert!(*point <= line.log.len(), "there are {} points", line.log.len());
-        if *choice == KILL {
-            verdict = Some(history.kill(line, *point));
+        if let Some(aborts) = kill_of(*choice) {
+            verdict = Some(history.kill(line, *point, aborts));
             continue;
         }
         let mut walk = Walk::new(name.model, &line.base, &line.log, line.acknowledged);

@@ -102,7 +102,7 @@ impl<'a> Walk<'a> {
             Op::Acknowledged(count) => self.acknowledged = *count,
             op @ (Op::Make(..) | Op::Commit(_)) => self.durable.apply(op, self.log[index].1),
             Op::Names(..) | Op::Write(..) | Op::Len(..) | Op::Attrs(..) | Op::Xattr(..) => {
-                self.pending.push(index)
+                self.pending.push(index);
             }
             Op::SyncAll => self.force(|_, _| true),
             Op::SyncFile(ino) => self.sync(*ino, false),
@@ -262,7 +262,7 @@ impl<'a> Walk<'a> {
             _ if choice < self.regular() => {
                 let number = choice - 2 - 2 * count;
                 let writes = self.writes();
-                let mut fates = all(if number % 2 == 0 { Fate::Kept } else { Fate::Lost });
+                let mut fates = all(if number.is_multiple_of(2) { Fate::Kept } else { Fate::Lost });
                 let write = writes[number / 2 / TEARS];
                 fates[write] = self.tear(write, number / 2 % TEARS);
                 fates
@@ -323,7 +323,7 @@ impl<'a> Walk<'a> {
         let (commits, torn) = (2 * (metadata + 1), ORDERED_TEARS * self.writes().len());
         let mut draw = Draw(choice as u64 ^ (self.at as u64) << 32);
         let (kept, mut data): (usize, Box<dyn FnMut(usize) -> Fate>) = if choice < commits {
-            let fate = if choice % 2 == 0 { Fate::Lost } else { Fate::Kept };
+            let fate = if choice.is_multiple_of(2) { Fate::Lost } else { Fate::Kept };
             (choice / 2, Box::new(move |_| fate))
         } else if choice < commits + torn {
             let number = choice - commits;
@@ -335,9 +335,9 @@ impl<'a> Walk<'a> {
             (
                 kept,
                 Box::new(move |place| {
-                    if draw.next() % 3 == 0 {
+                    if draw.next().is_multiple_of(3) {
                         self.page_tear(place, draw.next() as usize)
-                    } else if draw.next() % 2 == 0 {
+                    } else if draw.next().is_multiple_of(2) {
                         Fate::Lost
                     } else {
                         Fate::Kept

@@ -112,9 +112,10 @@ impl Content {
     /// The next range at or after `offset` that is no hole.
     pub fn next_data(&self, offset: u64) -> Option<(u64, u64)> {
         let (&first, _) = self.blocks.range(offset / BLOCK..).next()?;
-        let last = (first..).take_while(|number| self.blocks.contains_key(number)).last()?;
+        let end = (first..=self.size / BLOCK).find(|number| !self.blocks.contains_key(number));
+        let end = end.unwrap_or(self.size / BLOCK + 1);
         let start = offset.max(first * BLOCK);
-        (start < self.size).then(|| (start, ((last + 1) * BLOCK).min(self.size)))
+        (start < self.size).then(|| (start, (end * BLOCK).min(self.size)))
     }
 
     /// Bytes on the medium.

@@ -221,14 +221,14 @@ impl History {
     }
 
     /// kytx is killed at a place in the log, the power stays, and another kytx goes on: with what the first one left on
-    /// its way to the medium.
-    pub fn kill(&self, line: &Line, at: usize) -> Verdict {
+    /// its way to the medium. `aborts` says which way, where there are two.
+    pub fn kill(&self, line: &Line, at: usize, aborts: bool) -> Verdict {
         let before = |entry: &&Logged| matches!(entry.0, Op::Acknowledged(_));
         let acknowledged = match line.log[..at].iter().rev().find(before) {
             Some((Op::Acknowledged(count), _)) => *count,
             _ => line.acknowledged,
         };
-        let draw = Draw(at as u64).next();
+        let draw = Draw(at as u64).next() & !1 | u64::from(aborts);
         let (lacking, deaf_to) = (self.scenario.lacking, self.deaf_to.clone());
         let fs = SimFs::revive(&line.base, &line.log[..at], lacking, deaf_to, boot_of(draw));
         self.go_on(&fs, &line.base, line, acknowledged, line.migrated || at > self.migrated_at, draw)
@@ -280,7 +280,7 @@ impl History {
 
     /// Looks at what kytx says is the end, as it is and as it is if the power goes right now.
     fn check_end(&self, fs: &SimFs, line: &Line, end: End, draw: u64) -> Result<(), Fault> {
-        if draw & 24 == 24 {
+        if (draw >> 3).is_multiple_of(4) {
             self.promise.check_end(&fs.core().image, end, line.migrated)?;
         }
         let mut walk = Walk::new(Model::Strict, &line.base, &line.log, 0);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use kytx::effect::fs::{Fs, Kind, exists, read_file};
 use kytx::effect::shell::{Call, Ran, Shell};
 
+use crate::disk::Database;
 use crate::sim_fs::SimFs;
 
 /// The scripts of the homes on a simulated machine.
@@ -21,7 +22,7 @@ impl Shell for SimShell {
         let stdout = match (call.program.file_name().unwrap().to_str().unwrap(), &args[..]) {
             ("metastore.sh", ["backup"]) => self.back_up(call.program.parent().unwrap().parent().unwrap())?,
             ("metastore.sh", ["reset"]) => {
-                self.0.commit(Default::default());
+                self.0.commit(Database::default());
                 "reset\n".to_owned()
             }
             ("metastore.sh", ["restore", from]) => {
@@ -40,7 +41,7 @@ impl SimShell {
     fn back_up(&self, home: &Path) -> io::Result<String> {
         let parent = home.join("meta_backups");
         let name = |number: usize| parent.join(format!("meta_{number}"));
-        let dir = (0..).map(name).find(|dir| !exists(&self.0, dir).unwrap()).unwrap();
+        let dir = (0..1_000).map(name).find(|dir| !exists(&self.0, dir).unwrap()).unwrap();
         for (path, content) in self.0.database() {
             let path = dir.join(path);
             let missing: Vec<PathBuf> = path

@@ -99,8 +99,8 @@ pub fn build_bare() -> Image {
     for dir in ["/proc", "/opt", HOME] {
         fs.mkdir(Path::new(dir), 0o755).unwrap();
     }
-    let image = fs.core().image.clone();
-    image
+
+    fs.core().image.clone()
 }
 
 /// Steps that are found done: they write records, and do nothing.
@@ -146,8 +146,8 @@ pub fn build(is_shared: bool) -> Image {
         entry("project/p.json", "{\"name\":\"p\"}"),
         entry("cube/c.json", "{\"name\":\"c\"}"),
     ]));
-    let image = built.0.core().image.clone();
-    image
+
+    built.0.core().image.clone()
 }
 
 /// What the new release does once the operator has started it: it changes data, and syncs nothing of it but what its

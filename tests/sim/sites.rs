@@ -110,7 +110,7 @@ fn read_places(path: &Path, found: &mut BTreeMap<Place, String>) {
             continue;
         }
         if let Some((_, rest)) = code.split_once("fn ") {
-            function = rest.split(['(', '<']).next().unwrap().to_owned();
+            rest.split(['(', '<']).next().unwrap().clone_into(&mut function);
         }
         for call in [".sync()", ".sync_dir(", ".sync_fs("] {
             if code.contains(call) {
@@ -181,8 +181,9 @@ fn each_sync_in_the_code_is_there_for_something() {
     }
     // One again, by a word of its name: `KYTX_SIM_SITE=retire`.
     let only = std::env::var("KYTX_SIM_SITE").ok();
+    let is_wanted = |name: &str| only.as_ref().is_none_or(|word| name.contains(word.as_str()));
     for (place, name) in &places {
-        if only.as_ref().is_some_and(|word| !name.contains(word.as_str())) {
+        if !is_wanted(name) {
             continue;
         }
         if !asked.contains(place) {
@@ -190,19 +191,21 @@ fn each_sync_in_the_code_is_there_for_something() {
             println!("{name}: not simulated");
             continue;
         }
-        match look_for_harm(std::slice::from_ref(place)) {
-            Some(harm) => println!("{name}: {harm}"),
-            None => {
-                println!("{name}: UNNOTICED");
-                redundant.push(name.clone());
-            }
+        if let Some(harm) = look_for_harm(std::slice::from_ref(place)) {
+            println!("{name}: {harm}");
+        } else {
+            println!("{name}: UNNOTICED");
+            redundant.push(name.clone());
         }
     }
-    let table: Vec<&str> = REDUNDANT.iter().map(|(name, ..)| *name).collect();
+    let table: Vec<&str> = REDUNDANT.iter().map(|(name, ..)| *name).filter(|name| is_wanted(name)).collect();
     assert_eq!(redundant, table, "the table of redundant syncs");
-    let table: Vec<&str> = NOT_SIMULATED.iter().map(|(name, _)| *name).collect();
+    let table: Vec<&str> =
+        NOT_SIMULATED.iter().map(|(name, _)| *name).filter(|name| is_wanted(name)).collect();
     assert_eq!(not_simulated, table, "the table of what is not simulated");
-    for (name, others, _) in REDUNDANT.iter().filter(|(_, others, _)| !others.is_empty()) {
+    for (name, others, _) in
+        REDUNDANT.iter().filter(|(name, others, _)| !others.is_empty() && is_wanted(name))
+    {
         let wanted = |(_, found): &(&Place, &String)| name == found || others.contains(&found.as_str());
         let group: Vec<Place> = places.iter().filter(wanted).map(|(place, _)| place.clone()).collect();
         assert_eq!(group.len(), 1 + others.len(), "{name}: {group:?}");

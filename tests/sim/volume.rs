@@ -150,7 +150,7 @@ impl Core {
         }
         let ino = self.last;
         let mut node = Node::new(kind, mode & 0o7777, self.tick());
-        node.target = target.as_os_str().to_owned();
+        target.as_os_str().clone_into(&mut node.target);
         self.change(Op::Make(ino, Arc::new(node)));
         self.give(dir, name, ino);
         Ok(ino)
