@@ -171,8 +171,9 @@ impl<'fs> Store<'fs> {
         // Left by a retirement that the power cut before its names were durable; the same records are still here.
         remove_tree(fs, &moved_store, &no_tick)
             .map_err(|source| OpenError::io("remove", &moved_store, source))?;
-        // The twin first: what is left in between is a store without a twin, which opens.
-        for (from, to) in [(twin::path(&dir), twin::path(into)), (store_path(&dir), moved_store)] {
+        // The twin last, as it comes first when a journal is made: who looks without a lock reads the twin, and must
+        // never meet a store without one. What a crash leaves in between is a twin without a store, which opens.
+        for (from, to) in [(store_path(&dir), moved_store), (twin::path(&dir), twin::path(into))] {
             fs.rename(&from, &to).map_err(|source| OpenError::io("move", &from, source))?;
             // The new name first: a crash between the two leaves two names and never none.
             for parent in [into, &dir] {

@@ -32,9 +32,15 @@ pub struct TwinView {
 /// [`OpenError::NoJournal`], [`OpenError::Damaged`] for anything but whole frames and a part of one more,
 /// [`OpenError::TooNew`].
 pub fn read(fs: &dyn Fs, dir: &Path) -> Result<TwinView, OpenError> {
-    let Some(reading) = scan(fs, dir)? else {
-        let store = super::store_path(dir);
-        return if exists(fs, &store).map_err(|source| OpenError::io("look at", &store, source))? {
+    let store = super::store_path(dir);
+    let has_store = || exists(fs, &store).map_err(|source| OpenError::io("look at", &store, source));
+    let mut reading = scan(fs, dir)?;
+    if reading.is_none() && has_store()? {
+        // A journal that was made between the two looks: its twin had its name before its store.
+        reading = scan(fs, dir)?;
+    }
+    let Some(reading) = reading else {
+        return if has_store()? {
             Err(OpenError::damaged(format!("`{FILE_NAME}` is missing; opening the journal will rebuild it")))
         } else {
             Err(OpenError::NoJournal { dir: dir.to_owned() })
