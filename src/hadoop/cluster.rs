@@ -4,7 +4,7 @@
 //! decide nothing: "absent", "NameNode down" and "forbidden" are one code. A path is absent where the program says so of
 //! that path; after a change the caller looks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -255,6 +255,47 @@ impl<'a> Cluster<'a> {
             });
         }
         Ok(trees.into_iter().map(CubeManifest::new).collect())
+    }
+
+    /// What a survey says of the root of a tree, but for its time.
+    pub fn root_of(&self, root: &RawPath) -> Result<CubeEntry, ClusterError> {
+        let listed = self.look(std::slice::from_ref(root))?.remove(0);
+        let absent = || ClusterError::Wrong { path: root.clone(), what: "is not there".to_owned() };
+        let listed = listed.ok_or_else(absent)?;
+        let acl = if listed.has_acl {
+            let lines = self.ask_surely("hadoop", &["fs", "-getfacl"], &[parse::literal(root)], COMMAND_LIMIT)?;
+            parse::access_lists(&lines).into_iter().next().map(|(_, text)| text).unwrap_or_default()
+        } else {
+            String::new()
+        };
+        let stat = self.stats(std::slice::from_ref(root))?.remove(0);
+        Ok(CubeEntry {
+            path: RawPath::default(),
+            is_dir: listed.is_dir,
+            length: listed.length,
+            block_bytes: 0,
+            algorithm: String::new(),
+            checksum: String::new(),
+            mode: listed.mode,
+            owner: stat.owner,
+            group: stat.group,
+            mtime_ms: stat.mtime_ms,
+            replication: listed.replication,
+            acl,
+        })
+    }
+
+    /// The owners and groups that occur in a tree, and whether any name in it has an access list. Names that come and go
+    /// meanwhile do not matter.
+    pub fn owners(&self, root: &RawPath) -> Result<(BTreeSet<(String, String)>, bool), ClusterError> {
+        let words = ["fs", "-ls", "-R"];
+        let (lines, ran) = self.ask("hadoop", &words, &[parse::literal(root)], SURVEY_LIMIT)?;
+        let listed: Vec<Listed> = lines.iter().filter_map(|line| parse::listed(line)).collect();
+        if ran.code != Some(0) && listed.is_empty() {
+            return Err(failed("hadoop", &words, &ran));
+        }
+        let has_acl = listed.iter().any(|listed| listed.has_acl);
+        Ok((listed.into_iter().map(|listed| (listed.owner, listed.group)).collect(), has_acl))
     }
 
     fn stats(&self, paths: &[RawPath]) -> Result<Vec<parse::Stated>, ClusterError> {

@@ -136,6 +136,13 @@ impl Cluster<'_> {
         let ran = self.attend(&self.call("yarn", &words, &[], Some(ASK_LIMIT)), &mut Nobody)?;
         parse::applications(&ran.stdout).ok_or_else(|| failed("yarn", &words, &ran))
     }
+
+    /// Asks YARN to end a job. Whether it has ended is for [`Cluster::jobs`] to say.
+    pub fn kill_job(&self, id: &str) -> Result<(), ClusterError> {
+        let words = ["application", "-kill", id];
+        self.attend(&self.call("yarn", &words, &[], Some(ASK_LIMIT)), &mut Nobody)?;
+        Ok(())
+    }
 }
 
 struct Nobody;

@@ -240,7 +240,12 @@ fn observe(machine: &Machine, mutation: &Mutation, intended: bool) -> Observed {
             Whole(OldTree) => Before,
             _ => Foreign,
         },
-        Mutation::DiscardCubeData { .. } => match machine[Thing::CubeCopy] {
+        Mutation::SnapshotCubeData { .. } => match machine[Thing::CubeCopy] {
+            Absent => Before,
+            Whole(Old) => After,
+            _ => Foreign,
+        },
+        Mutation::DiscardCubeData { .. } | Mutation::DiscardSnapshot { .. } => match machine[Thing::CubeCopy] {
             Absent => After,
             Part(Old) => Torn,
             Whole(Old) => Before,
@@ -389,6 +394,9 @@ impl Walk {
             Mutation::ArchiveTree { .. } => self.make(Thing::Archive, Value::OldTree),
             Mutation::DiscardTree { .. } => self.discard_spare(),
             Mutation::DiscardFile { .. } => self.set(Thing::Archive, Absent),
+            // In one act, unlike a copy.
+            Mutation::SnapshotCubeData { .. } => self.set(Thing::CubeCopy, Whole(Value::Old)),
+            Mutation::DiscardSnapshot { .. } => self.set(Thing::CubeCopy, Absent),
             Mutation::DiscardCubeData { .. } => self.discard_copy(),
         }
     }
@@ -408,9 +416,11 @@ impl Walk {
                     self.set(Thing::Archive, Absent);
                 }
             }
+            Mutation::SnapshotCubeData { .. } => self.set(Thing::CubeCopy, Absent),
             Mutation::DiscardTree { .. }
             | Mutation::DiscardFile { .. }
-            | Mutation::DiscardCubeData { .. } => {
+            | Mutation::DiscardCubeData { .. }
+            | Mutation::DiscardSnapshot { .. } => {
                 panic!("BUG: a cleanup step cannot be undone")
             }
         }
