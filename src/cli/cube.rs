@@ -94,9 +94,15 @@ fn check_apart(source: &RawPath, root: &RawPath) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn local(how: CubeBackup, source: &RawPath, root: &RawPath, txn: &TxnId) -> Result<CubeDecision, CommandError> {
+fn local(
+    how: CubeBackup,
+    source: &RawPath,
+    root: &RawPath,
+    txn: &TxnId,
+) -> Result<CubeDecision, CommandError> {
     if matches!(how, CubeBackup::Snapshot | CubeBackup::Both) {
-        return Err(no_cube_copy().why(format!("`{source}` is on a local file system, which kytx makes no snapshots of")));
+        return Err(no_cube_copy()
+            .why(format!("`{source}` is on a local file system, which kytx makes no snapshots of")));
     }
     if scheme(root) != Some("file") {
         return Err(no_cube_copy().why(format!("`{root}` and `{source}` are not in one file system")));
@@ -141,7 +147,8 @@ fn on_cluster(
 ) -> Result<CubeDecision, CommandError> {
     let refuse = |error: ClusterError| no_cube_copy().because(&error);
     let needs_default = [Some(source), given].into_iter().flatten().any(|path| scheme(path).is_none());
-    let default_fs = if needs_default { cluster.configured("fs.defaultFS").map_err(refuse)? } else { String::new() };
+    let default_fs =
+        if needs_default { cluster.configured("fs.defaultFS").map_err(refuse)? } else { String::new() };
     if needs_default && scheme(&default_fs.as_str().into()) == Some("file") {
         return Err(no_cube_copy()
             .why(format!("`{source}` has no scheme, and `fs.defaultFS` is `{default_fs}`: no cluster is configured here"))
@@ -162,8 +169,12 @@ fn on_cluster(
     let root = root.join(&"tx".into()).join(&txn.0.as_str().into());
     let remark = match kept {
         CubeKept::Copy => format!("The cube data `{source}` are copied by DistCp below `{root}`."),
-        CubeKept::Snapshot => format!("A snapshot keeps the cube data `{source}`; what the new release deletes takes space until the commit."),
-        CubeKept::Both => format!("A snapshot keeps the cube data `{source}`, and DistCp copies it below `{root}`."),
+        CubeKept::Snapshot => format!(
+            "A snapshot keeps the cube data `{source}`; what the new release deletes takes space until the commit."
+        ),
+        CubeKept::Both => {
+            format!("A snapshot keeps the cube data `{source}`, and DistCp copies it below `{root}`.")
+        }
     };
     Ok(CubeDecision {
         cube: Some((CubeCopy { source, root }, kept)),
@@ -197,7 +208,9 @@ fn gather(
     let asked: Vec<RawPath> = above.iter().cloned().chain([source.clone()]).collect();
     let there = cluster.look(&asked);
     let existing: Vec<RawPath> = match &there {
-        Ok(there) => asked.iter().zip(there).filter(|(_, here)| here.is_some()).map(|(path, _)| path.clone()).collect(),
+        Ok(there) => {
+            asked.iter().zip(there).filter(|(_, here)| here.is_some()).map(|(path, _)| path.clone()).collect()
+        }
         Err(_) => Vec::new(),
     };
     let reached = match there {
@@ -205,7 +218,8 @@ fn gather(
         Ok(_) if existing.contains(source) => Ok(()),
         Ok(_) => Err("it is not there".to_owned()),
     };
-    let replication = cluster.configured("dfs.replication").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let replication =
+        cluster.configured("dfs.replication").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
     let counted = if existing.is_empty() { Ok(Vec::new()) } else { cluster.count(&existing) };
     let counted = counted.unwrap_or_default();
     let own = counted.iter().find(|counted| counted.path == *source);

@@ -26,7 +26,8 @@ pub fn verify(tree: &RawPath, manifest: &CubeManifest, depth: Depth) -> io::Resu
     with_scratch_shell("verify", |shell, scratch| {
         let cluster = Cluster::new(shell, scratch);
         all(&cluster, tree, manifest, depth).unwrap_or_else(|error| {
-            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            let cause =
+                std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             vec![damage(tree.clone(), format!("it cannot be verified: {error}{cause}"))]
         })
     })

@@ -113,7 +113,7 @@ pub trait Shell {
     fn attend(&self, call: &Call, attendant: &mut dyn Attendant) -> io::Result<Ran> {
         let mut ran = self.run(call)?;
         let taken = |line: &&str| !attendant.takes(line.as_bytes());
-        ran.stdout = ran.stdout.lines().filter(taken).map(|line| format!("{line}\n")).collect();
+        ran.stdout = ran.stdout.lines().filter(taken).flat_map(|line| [line, "\n"]).collect();
         ran.stderr.lines().for_each(|line| attendant.hears(line));
         Ok(ran)
     }

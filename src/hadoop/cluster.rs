@@ -115,7 +115,13 @@ impl<'a> Cluster<'a> {
     }
 
     /// A call of one of the programs, in a locale in which every name can be said.
-    pub(super) fn call(&self, program: &str, words: &[&str], paths: &[RawPath], limit: Option<Duration>) -> Call {
+    pub(super) fn call(
+        &self,
+        program: &str,
+        words: &[&str],
+        paths: &[RawPath],
+        limit: Option<Duration>,
+    ) -> Call {
         let mut args: Vec<OsString> = words.iter().map(Into::into).collect();
         args.extend(paths.iter().map(|path| OsString::from_vec(path.as_bytes().to_vec())));
         let utf8 = |name: &str| {
@@ -236,9 +242,11 @@ impl<'a> Cluster<'a> {
         let lists: BTreeMap<RawPath, String> = lists.into_iter().collect();
         let mut trees = vec![Vec::new(); roots.len()];
         for (listed, stat) in listed.into_iter().zip(stats) {
-            let (tree, path) = placed(roots, &listed.path).ok_or_else(|| ClusterError::Changed(listed.path.clone()))?;
+            let (tree, path) =
+                placed(roots, &listed.path).ok_or_else(|| ClusterError::Changed(listed.path.clone()))?;
             let (algorithm, checksum) = sums.get(&listed.path).cloned().unwrap_or_default();
-            let plain = lists.get(&listed.path).or_else(|| lists.get(&parse::without_authority(&listed.path)));
+            let plain =
+                lists.get(&listed.path).or_else(|| lists.get(&parse::without_authority(&listed.path)));
             trees[tree].push(CubeEntry {
                 path,
                 is_dir: listed.is_dir,
@@ -263,7 +271,8 @@ impl<'a> Cluster<'a> {
         let absent = || ClusterError::Wrong { path: root.clone(), what: "is not there".to_owned() };
         let listed = listed.ok_or_else(absent)?;
         let acl = if listed.has_acl {
-            let lines = self.ask_surely("hadoop", &["fs", "-getfacl"], &[parse::literal(root)], COMMAND_LIMIT)?;
+            let lines =
+                self.ask_surely("hadoop", &["fs", "-getfacl"], &[parse::literal(root)], COMMAND_LIMIT)?;
             parse::access_lists(&lines).into_iter().next().map(|(_, text)| text).unwrap_or_default()
         } else {
             String::new()
@@ -382,15 +391,20 @@ impl<'a> Cluster<'a> {
     }
 
     /// Gives a directory the permission bits of an entry and, where it may, its owner and group.
-    pub fn set_attributes(&self, path: &RawPath, is: &CubeEntry, like: &CubeEntry) -> Result<(), ClusterError> {
+    pub fn set_attributes(
+        &self,
+        path: &RawPath,
+        is: &CubeEntry,
+        like: &CubeEntry,
+    ) -> Result<(), ClusterError> {
         let path = parse::literal(path);
         if (&is.owner, &is.group) != (&like.owner, &like.group) {
             let who = format!("{}:{}", like.owner, like.group);
             // Only a superuser may give away; the comparison afterwards says what could not be set.
-            self.ask("hadoop", &["fs", "-chown", &who], &[path.clone()], COMMAND_LIMIT)?;
+            self.ask("hadoop", &["fs", "-chown", &who], std::slice::from_ref(&path), COMMAND_LIMIT)?;
         }
         if !like.acl.is_empty() && is.acl != like.acl {
-            self.change("hadoop", &["fs", "-setfacl", "--set", &like.acl], &[path.clone()])?;
+            self.change("hadoop", &["fs", "-setfacl", "--set", &like.acl], std::slice::from_ref(&path))?;
         }
         if is.mode != like.mode {
             self.change("hadoop", &["fs", "-chmod", &format!("{:o}", like.mode)], &[path])?;
@@ -404,7 +418,9 @@ impl<'a> Cluster<'a> {
         let (_, ran) = self.ask("hadoop", &["fs", "-chown", &who], &[parse::literal(path)], COMMAND_LIMIT)?;
         let here = self.look(std::slice::from_ref(path))?;
         Ok(ran.code == Some(0)
-            && here[0].as_ref().is_some_and(|here| (here.owner.as_str(), here.group.as_str()) == (owner, group)))
+            && here[0]
+                .as_ref()
+                .is_some_and(|here| (here.owner.as_str(), here.group.as_str()) == (owner, group)))
     }
 
     /// Makes a snapshot of a snapshottable directory. One of that name that is there already is fine.
@@ -459,9 +475,8 @@ impl<'a> Cluster<'a> {
     pub fn count(&self, dirs: &[RawPath]) -> Result<Vec<Counted>, ClusterError> {
         let literal: Vec<RawPath> = dirs.iter().map(parse::literal).collect();
         let lines = self.ask_surely("hadoop", &["fs", "-count", "-q"], &literal, SURVEY_LIMIT)?;
-        let counted = |line: &Vec<u8>| {
-            parse::counted(line).ok_or_else(|| not_understood("hadoop fs -count -q", line))
-        };
+        let counted =
+            |line: &Vec<u8>| parse::counted(line).ok_or_else(|| not_understood("hadoop fs -count -q", line));
         lines.iter().map(counted).collect()
     }
 
@@ -482,7 +497,12 @@ impl<'a> Cluster<'a> {
 
     /// The directories of which this user may make snapshots.
     pub fn snapshottable(&self) -> Result<Vec<RawPath>, ClusterError> {
-        Ok(parse::snapshottable(&text(&self.ask_surely("hdfs", &["lsSnapshottableDir"], &[], COMMAND_LIMIT)?)))
+        Ok(parse::snapshottable(&text(&self.ask_surely(
+            "hdfs",
+            &["lsSnapshottableDir"],
+            &[],
+            COMMAND_LIMIT,
+        )?)))
     }
 
     /// Whether this user may write to a directory; `None` where the release cannot be asked.

@@ -119,7 +119,8 @@ impl Cluster<'_> {
         let tag = Job::tag(&job.txn);
         let tags = format!("-Dmapreduce.job.tags={tag},{tag}-e{}", job.generation);
         let name = format!("-Dmapreduce.job.name={}", job.name());
-        let words = ["distcp", &tags, &name, "-Dmapreduce.map.maxattempts=4", "-update", "-delete", &job.flags()];
+        let words =
+            ["distcp", &tags, &name, "-Dmapreduce.map.maxattempts=4", "-update", "-delete", &job.flags()];
         let call = self.call("hadoop", &words, &[source.clone(), target.clone()], None);
         let ran = self.attend(&call, following)?;
         Ok(match ran.code {
@@ -152,7 +153,9 @@ impl Attendant for Nobody {}
 /// Why a job failed: the client's log buries it below traces.
 fn reason(ran: &Ran) -> String {
     let tells = |line: &&str| {
-        ["Caused by: ", "Exception: ", "ERROR tools.DistCp", "under construction"].iter().any(|mark| line.contains(mark))
+        ["Caused by: ", "Exception: ", "ERROR tools.DistCp", "under construction"]
+            .iter()
+            .any(|mark| line.contains(mark))
             && !line.trim_start().starts_with("at ")
     };
     let said = ran.stderr.lines().rfind(tells);
@@ -165,8 +168,12 @@ mod tests {
 
     #[test]
     fn names_and_flags_say_what_a_job_is() {
-        let job = |owner, acl| Job { txn: "00ff".into(), what: "copy", generation: 3, keep: Keep { owner, acl } };
-        assert_eq!((Job::tag("00ff"), job(false, false).name()), ("kytx-00ff".into(), "kytx-00ff-copy-e3".into()));
+        let job =
+            |owner, acl| Job { txn: "00ff".into(), what: "copy", generation: 3, keep: Keep { owner, acl } };
+        assert_eq!(
+            (Job::tag("00ff"), job(false, false).name()),
+            ("kytx-00ff".into(), "kytx-00ff-copy-e3".into())
+        );
         assert_eq!([job(false, false).flags(), job(true, true).flags()], ["-prbpct", "-prbpctuga"]);
     }
 

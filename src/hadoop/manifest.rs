@@ -138,7 +138,8 @@ impl CubeManifest {
                 (None, None) => return found,
                 (Some(a), Some(b)) if a.path == b.path => {
                     found.extend(differing(a, b, apart));
-                    (left.next(), right.next());
+                    left.next();
+                    right.next();
                 }
                 (Some(a), Some(b)) if b.path < a.path => {
                     found.push(content(b, "there is more than there should be"));
@@ -176,12 +177,18 @@ fn differing(a: &CubeEntry, b: &CubeEntry, apart: Apart) -> Option<Difference> {
     };
     let octal = |mode: u32| format!("{mode:o}");
     note(a.mode != b.mode, format!("mode {} instead of {}", octal(b.mode), octal(a.mode)));
-    note(a.replication != b.replication, format!("replication {} instead of {}", b.replication, a.replication));
-    note(a.block_bytes != b.block_bytes, format!("block size {} instead of {}", b.block_bytes, a.block_bytes));
+    note(
+        a.replication != b.replication,
+        format!("replication {} instead of {}", b.replication, a.replication),
+    );
+    note(
+        a.block_bytes != b.block_bytes,
+        format!("block size {} instead of {}", b.block_bytes, a.block_bytes),
+    );
     note(a.acl != b.acl, format!("access list `{}` instead of `{}`", b.acl, a.acl));
     let owner = (&a.owner, &a.group) != (&b.owner, &b.group);
     note(owner && !apart.owner, format!("owner {}:{} instead of {}:{}", b.owner, b.group, a.owner, a.group));
-    let times = !a.path.as_bytes().is_empty() && !(a.is_dir && apart.dir_times);
+    let times = !(a.path.as_bytes().is_empty() || a.is_dir && apart.dir_times);
     note(times && a.mtime_ms != b.mtime_ms, format!("time {} instead of {}", b.mtime_ms, a.mtime_ms));
     if attributes.is_empty() { None } else { found(false, attributes.join(", ")) }
 }
@@ -224,12 +231,8 @@ mod tests {
     #[test]
     fn each_part_is_in_one_of_the_two_digests_and_in_the_differences() {
         type Spoil = fn(&mut CubeEntry);
-        let content: [Spoil; 4] = [
-            |e| e.length += 1,
-            |e| e.checksum.push('0'),
-            |e| e.algorithm.push('0'),
-            |e| e.path = "c".into(),
-        ];
+        let content: [Spoil; 4] =
+            [|e| e.length += 1, |e| e.checksum.push('0'), |e| e.algorithm.push('0'), |e| e.path = "c".into()];
         let attributes: [Spoil; 6] = [
             |e| e.mode = 0o700,
             |e| e.owner.push('2'),
@@ -245,7 +248,10 @@ mod tests {
                 assert_eq!(tree().content_root() != other.content_root(), is_content, "{at}");
                 assert!(tree().attribute_root() != other.attribute_root() || is_content, "{at}");
                 let found = tree().differences(&other, Apart::default());
-                assert!(!found.is_empty() && found.iter().all(|one| one.is_content == is_content), "{found:?}");
+                assert!(
+                    !found.is_empty() && found.iter().all(|one| one.is_content == is_content),
+                    "{found:?}"
+                );
             }
         }
         assert!(tree().differences(&tree(), Apart::default()).is_empty());

@@ -199,7 +199,11 @@ pub fn counted(line: &[u8]) -> Option<Counted> {
     }
     let left = |limit: &str, left: &str| -> Option<Option<i64>> {
         // The quota of the root directory is the largest number there is.
-        if limit == "none" || limit == i64::MAX.to_string() { Some(None) } else { left.parse().ok().map(Some) }
+        if limit == "none" || limit == i64::MAX.to_string() {
+            Some(None)
+        } else {
+            left.parse().ok().map(Some)
+        }
     };
     Some(Counted {
         path: RawPath::new(rest.strip_prefix(b" ")?),
@@ -271,7 +275,8 @@ pub fn file_system_check(stdout: &str) -> Option<Result<(), Vec<String>>> {
     }
     stdout.contains("CORRUPT").then(|| {
         let names = |line: &&str| {
-            line.starts_with('/') && (line.contains(" CORRUPT ") || line.contains("MISSING") || line.contains("block"))
+            line.starts_with('/')
+                && (line.contains(" CORRUPT ") || line.contains("MISSING") || line.contains("block"))
         };
         Err(stdout.lines().filter(names).map(|line| line.trim().to_owned()).collect())
     })

@@ -157,14 +157,14 @@ impl Attempt {
             .map_err(|error| MutationError::Foreign(format!("`{}`: {error}", path.display())))
     }
 
-    pub(super) fn write(&self, machine: &Machine<'_>, cube: &CubeCopy) -> Result<(), MutationError> {
+    pub(super) fn write(self, machine: &Machine<'_>, cube: &CubeCopy) -> Result<(), MutationError> {
         let path = backup_file(machine.state, cube, "cube.attempt");
         make_dirs(machine.fs, parent_of(&path), 0o700)?;
-        let text = serde_json::to_vec(self).expect("BUG: plain data has a JSON form");
+        let text = serde_json::to_vec(&self).expect("BUG: plain data has a JSON form");
         Ok(atomic_write(machine.fs, &path, &text, 0o600)?)
     }
 
-    pub(super) fn keep(&self) -> Keep {
+    pub(super) fn keep(self) -> Keep {
         Keep { owner: self.owner == Some(true), acl: self.acl }
     }
 }
@@ -206,10 +206,9 @@ pub(super) fn run_job(
     match cluster.distcp(job, source, target, &mut following)? {
         Ended::Well => {}
         Ended::Left => {
-            machine.progress.say(&format!(
-                "the copy job {} runs on in YARN; `resume` picks it up",
-                job.name()
-            ));
+            machine
+                .progress
+                .say(&format!("the copy job {} runs on in YARN; `resume` picks it up", job.name()));
             return Err(MutationError::Interrupted);
         }
         // By itself that says nothing of the job: the client may have been killed, or have lost sight of it.
@@ -223,7 +222,9 @@ pub(super) fn run_job(
                 let state = ended.map_or("not known to YARN".to_owned(), |ended| ended.final_state);
                 return Err(refused(format!("the copy job {name} failed ({state}): {what}")));
             }
-            machine.progress.say(&format!("the client of copy job {name} was lost ({what}); the job succeeded"));
+            machine
+                .progress
+                .say(&format!("the client of copy job {name} was lost ({what}); the job succeeded"));
         }
     }
     close(machine, cube)
@@ -307,7 +308,11 @@ pub(super) fn learn_owners(
 }
 
 /// Ends the jobs of this transaction that are still at work, as nobody wants what they copy any more.
-pub(super) fn end_jobs(machine: &Machine<'_>, cluster: &Cluster<'_>, cube: &CubeCopy) -> Result<(), MutationError> {
+pub(super) fn end_jobs(
+    machine: &Machine<'_>,
+    cluster: &Cluster<'_>,
+    cube: &CubeCopy,
+) -> Result<(), MutationError> {
     if !Attempt::read(machine, cube)?.open {
         return Ok(());
     }
@@ -332,7 +337,8 @@ pub(super) fn end_jobs(machine: &Machine<'_>, cluster: &Cluster<'_>, cube: &Cube
 /// The directories above a transaction's own, which go with the last transaction.
 fn holders(root: &RawPath) -> [RawPath; 2] {
     let above = |path: &RawPath| {
-        let end = path.as_bytes().iter().rposition(|byte| *byte == b'/').expect("BUG: it has a directory above");
+        let end =
+            path.as_bytes().iter().rposition(|byte| *byte == b'/').expect("BUG: it has a directory above");
         RawPath::new(&path.as_bytes()[..end])
     };
     let tx = above(root);

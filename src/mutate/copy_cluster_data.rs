@@ -72,7 +72,9 @@ impl CopyClusterData<'_> {
         }
         let found = original.differences(&copy, Apart::default());
         if !found.is_empty() {
-            machine.progress.say(&format!("the copy of the cube data differs in attributes: {}", few(&found)));
+            machine
+                .progress
+                .say(&format!("the copy of the cube data differs in attributes: {}", few(&found)));
         }
         if let Err(damage) = cluster.blocks(stage)? {
             return Err(refused(format!("blocks of `{stage}` are damaged: {}", damage.join("; "))));
@@ -91,8 +93,12 @@ pub(super) fn remove_litter(
         let name = path.file_name();
         name.starts_with(b".distcp.tmp.") || name.starts_with(b".____distcpSplit____")
     };
-    let litter: Vec<RawPath> =
-        tree.entries.iter().filter(|entry| is_litter(&entry.path)).map(|entry| root.join(&entry.path)).collect();
+    let litter: Vec<RawPath> = tree
+        .entries
+        .iter()
+        .filter(|entry| is_litter(&entry.path))
+        .map(|entry| root.join(&entry.path))
+        .collect();
     tree.entries.retain(|entry| !is_litter(&entry.path));
     Ok(cluster.remove(&litter)?)
 }
@@ -119,8 +125,8 @@ impl Act for CopyClusterData<'_> {
     fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
         let root = &self.cube.root;
         if task.direction == Direction::Backward {
-            let left = self.pass == CopyPass::Early
-                && with_cluster(machine, |cluster| leftovers(cluster, root))?;
+            let left =
+                self.pass == CopyPass::Early && with_cluster(machine, |cluster| leftovers(cluster, root))?;
             return Ok(Sight::of(if left { Observed::Torn } else { Observed::Before }));
         }
         let there = |path: &RawPath| {

@@ -134,7 +134,11 @@ impl Act for HandOverData<'_> {
         let digest =
             |path: &std::path::Path| Ok::<_, MutationError>(hash_file(machine.fs, path, &machine.tick())?.1);
         let if_there = |path: std::path::PathBuf| -> Result<Option<Digest>, MutationError> {
-            if exists(machine.fs, &path).context("look at", &path)? { digest(&path).map(Some) } else { Ok(None) }
+            if exists(machine.fs, &path).context("look at", &path)? {
+                digest(&path).map(Some)
+            } else {
+                Ok(None)
+            }
         };
         let (cube, snapshot) = match self.cube {
             Some(cube) if is_on_cluster(&cube.source) => (

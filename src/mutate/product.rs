@@ -75,8 +75,11 @@ pub(super) fn with_metadata<T>(
 /// success (reference 22.1).
 pub(super) fn reach_working_dir(machine: &Machine<'_>, home: &Home) -> Result<(), String> {
     let working_dir = home.working_dir().map_err(|error| error.to_string())?;
-    let dirs: Vec<RawPath> =
-        [Some(working_dir.shared), working_dir.instance].into_iter().flatten().map(|dir| dir.as_str().into()).collect();
+    let dirs: Vec<RawPath> = [Some(working_dir.shared), working_dir.instance]
+        .into_iter()
+        .flatten()
+        .map(|dir| dir.as_str().into())
+        .collect();
     if scheme(&dirs[0]) == Some("file") {
         let reach = |path: &RawPath| {
             machine.hdfs.reach(path).map_err(|error| format!("the working directory `{path}`: {error}"))

@@ -74,14 +74,14 @@ pub(super) fn restore(
             await_jobs(machine, cluster, &txn_of(&cube.root))?;
         }
         match (recorded.snapshot, recorded.copy) {
-            (Some(manifest), copy) => match (restoring.from_snapshot(&manifest), copy) {
+            (Some(manifest), copy) => match (restoring.take_snapshot(&manifest), copy) {
                 (Err(MutationError::Failed(why)), Some(manifest)) => {
                     machine.progress.say(&format!("the snapshot cannot be used ({why}); the copy is"));
-                    restoring.from_copy(&manifest)
+                    restoring.take_copy(&manifest)
                 }
                 (result, _) => result,
             },
-            (None, Some(manifest)) => restoring.from_copy(&manifest),
+            (None, Some(manifest)) => restoring.take_copy(&manifest),
             (None, None) => {
                 Err(refused(format!("there is neither a copy nor a snapshot of `{}`", cube.source)))
             }
@@ -96,7 +96,7 @@ struct Restoring<'m, 'a> {
 }
 
 impl Restoring<'_, '_> {
-    fn from_snapshot(&self, manifest: &CubeManifest) -> Result<(), MutationError> {
+    fn take_snapshot(&self, manifest: &CubeManifest) -> Result<(), MutationError> {
         let (snapshot, source) = (snapshot_path(self.cube), &self.cube.source);
         let mut trees = self.cluster.survey(&[snapshot.clone(), source.clone()], Sums::Wanted)?;
         let live = trees.pop().expect("BUG: two trees were asked for");
@@ -107,7 +107,7 @@ impl Restoring<'_, '_> {
         self.converge(manifest, &snapshot)
     }
 
-    fn from_copy(&self, manifest: &CubeManifest) -> Result<(), MutationError> {
+    fn take_copy(&self, manifest: &CubeManifest) -> Result<(), MutationError> {
         let (copy, source) = (cluster_copy_path(self.cube), &self.cube.source);
         let there = self.cluster.look(&[copy.clone(), source.clone()])?;
         let apart = Apart { owner: !Attempt::read(self.machine, self.cube)?.keep().owner, dir_times: true };
@@ -178,15 +178,17 @@ impl Restoring<'_, '_> {
     /// changed.
     fn swap(&self, copy: &RawPath) -> Result<bool, MutationError> {
         let names = self.cluster.names_in(&self.cube.root)?;
-        let aside = (0..)
-            .map(|number| self.cube.root.join(&format!("aside-{number}").as_str().into()))
-            .find(|aside| !names.contains(aside))
-            .expect("BUG: numbers do not end");
+        let aside = |number: usize| self.cube.root.join(&format!("aside-{number}").as_str().into());
+        // One of these is free, as there are as many of them as there are names, and one more.
+        let aside = (0..=names.len()).map(aside).find(|aside| !names.contains(aside));
+        let aside = aside.expect("BUG: more names than there are");
         if let Err(error) = self.cluster.rename_surely(&self.cube.source, &aside) {
             if self.cluster.look(std::slice::from_ref(&self.cube.source))?[0].is_none() {
                 return Err(error.into());
             }
-            self.machine.progress.say(&format!("the directory stays in its place ({error}); its content is put back"));
+            self.machine
+                .progress
+                .say(&format!("the directory stays in its place ({error}); its content is put back"));
             return Ok(false);
         }
         self.cluster.rename_surely(copy, &self.cube.source)?;

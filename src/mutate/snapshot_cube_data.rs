@@ -6,7 +6,8 @@
 //! *Undo.* Deletes the snapshot, once the cube data are back.
 
 use super::cluster::{
-    leftovers, remove_empty, snapshot_manifest_path, snapshot_name, snapshot_path, with_cluster, write_manifest,
+    leftovers, remove_empty, snapshot_manifest_path, snapshot_name, snapshot_path, with_cluster,
+    write_manifest,
 };
 use super::{Act, Machine, refused, sync_parent};
 use crate::backup::walk::hash_file;
@@ -44,7 +45,8 @@ impl SnapshotCubeData<'_> {
 impl Act for SnapshotCubeData<'_> {
     fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
         if task.direction == Direction::Backward {
-            let left = self.is_there(machine)? || with_cluster(machine, |cluster| leftovers(cluster, &self.cube.root))?;
+            let left = self.is_there(machine)?
+                || with_cluster(machine, |cluster| leftovers(cluster, &self.cube.root))?;
             return Ok(Sight::of(if left { Observed::Torn } else { Observed::Before }));
         }
         let manifest = snapshot_manifest_path(machine.state, self.cube);

@@ -8,10 +8,13 @@ fn path(text: &str) -> RawPath {
 
 #[test]
 fn listings_of_both_releases_with_names_that_hold_anything() {
-    let dir = listed("drwxr-xr-x+  - root supergroup          0 2026-11-24 12:08 /kylin/m/a b".as_bytes()).unwrap();
+    let dir =
+        listed("drwxr-xr-x+  - root supergroup          0 2026-11-24 12:08 /kylin/m/a b".as_bytes()).unwrap();
     assert!(dir.is_dir && dir.has_acl);
     assert_eq!((dir.mode, dir.replication, dir.length, dir.path), (0o755, 0, 0, path("/kylin/m/a b")));
-    let file = listed("-rw-r--r--   1 ke domain users          2 2026-11-24 12:08 /m/gr\u{fc}n/\u{e4}*[x]{y}".as_bytes());
+    let file = listed(
+        "-rw-r--r--   1 ke domain users          2 2026-11-24 12:08 /m/gr\u{fc}n/\u{e4}*[x]{y}".as_bytes(),
+    );
     let file = file.unwrap();
     assert_eq!((file.owner.as_str(), file.group.as_str()), ("ke", "domain users"));
     assert_eq!((file.mode, file.replication, file.length), (0o644, 1, 2));
@@ -59,7 +62,10 @@ fn quotas_and_space() {
     assert_eq!((counted.bytes, counted.path), (3_000_004, path("/kylin")));
     let line = b"          10               3         1048576          -20000            6            4            3000004 /a b";
     let counted = super::counted(line).unwrap();
-    assert_eq!((counted.names_left, counted.bytes_left, counted.path), (Some(3), Some(-20_000), path("/a b")));
+    assert_eq!(
+        (counted.names_left, counted.bytes_left, counted.path),
+        (Some(3), Some(-20_000), path("/a b"))
+    );
     let root = b"9223372036854775807 9223372036854775794            none             inf            9            4            3000004 /";
     assert_eq!(super::counted(root).unwrap().names_left, None);
     let df: Vec<Vec<u8>> = [
@@ -88,7 +94,8 @@ fn jobs_and_how_they_get_on() {
 
 #[test]
 fn checks_of_the_file_system() {
-    let healthy = "Status: HEALTHY\n Number of data-nodes:\t1\n\n\nThe filesystem under path '/kylin' is HEALTHY\n";
+    let healthy =
+        "Status: HEALTHY\n Number of data-nodes:\t1\n\n\nThe filesystem under path '/kylin' is HEALTHY\n";
     assert_eq!(file_system_check(healthy), Some(Ok(())));
     let corrupt = "\n/kylin/copy/big: CORRUPT blockpool BP-1 block blk_1073741825\n\n/kylin/copy/big: CORRUPT 1 blocks of total size 1048576 B.\nStatus: CORRUPT\nThe filesystem under path '/kylin' is CORRUPT\n";
     let named = file_system_check(corrupt).unwrap().unwrap_err();

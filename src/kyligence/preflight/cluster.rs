@@ -69,7 +69,8 @@ fn judge_reach(facts: &ClusterFacts, findings: &mut Vec<Finding>) {
     }
     match &facts.open_files {
         Ok(open) if !open.is_empty() => {
-            let what = format!("{} files below `{source}` are open for writing, such as `{}`", open.len(), open[0]);
+            let what =
+                format!("{} files below `{source}` are open for writing, such as `{}`", open.len(), open[0]);
             let fix = "let running jobs end before the upgrade: a file that is open after the stop fails the backup";
             findings.push(Finding::new(P14, Note, what, fix));
         }
@@ -84,18 +85,25 @@ fn judge_keeping(facts: &ClusterFacts, findings: &mut Vec<Finding>) {
     match (facts.snapshottable, facts.wanted) {
         (false, (true, _)) => {
             let what = format!("this user cannot make snapshots of `{source}`");
-            let fix = format!("let an administrator type `hdfs dfsadmin -allowSnapshot {source}`, or say `--cube-backup distcp`");
+            let fix = format!(
+                "let an administrator type `hdfs dfsadmin -allowSnapshot {source}`, or say `--cube-backup distcp`"
+            );
             findings.push(Finding::new(P9, Block, what, fix));
         }
         (false, (false, true)) => {
-            let what = format!("`{source}` is not snapshottable, so its data are copied: that takes time and space");
-            let fix = format!("nothing; or `hdfs dfsadmin -allowSnapshot {source}` by an administrator, for a backup in a moment");
+            let what =
+                format!("`{source}` is not snapshottable, so its data are copied: that takes time and space");
+            let fix = format!(
+                "nothing; or `hdfs dfsadmin -allowSnapshot {source}` by an administrator, for a backup in a moment"
+            );
             findings.push(Finding::new(P9, Note, what, fix));
         }
         _ => {}
     }
     if let Some(scheme) = &facts.no_atomic_rename {
-        let what = format!("`{scheme}` does not rename a directory in one act, so that a copy there could be taken for whole when it is not");
+        let what = format!(
+            "`{scheme}` does not rename a directory in one act, so that a copy there could be taken for whole when it is not"
+        );
         let fix = "copy the cube data by hand (`hadoop distcp`), then add `--cube-backup none`";
         findings.push(Finding::new(P9, Block, what, fix));
     }
@@ -129,12 +137,16 @@ fn judge_space(facts: &ClusterFacts, findings: &mut Vec<Finding>) {
     }
     for (dir, bytes, _) in &facts.quotas {
         if let Some(bytes) = bytes {
-            findings.extend(judge(&format!("the space quota of `{dir}`"), u64::try_from(*bytes).unwrap_or(0)));
+            findings
+                .extend(judge(&format!("the space quota of `{dir}`"), u64::try_from(*bytes).unwrap_or(0)));
         }
     }
     for (dir, _, names) in &facts.quotas {
         if names.is_some_and(|names| u64::try_from(names).unwrap_or(0) < facts.needed_names) {
-            let what = format!("the name quota of `{dir}` leaves less than the {} names of a copy", facts.needed_names);
+            let what = format!(
+                "the name quota of `{dir}` leaves less than the {} names of a copy",
+                facts.needed_names
+            );
             let fix = "let an administrator raise it (`hdfs dfsadmin -setQuota`), or use a snapshot";
             findings.push(Finding::new(P9, Block, what, fix));
         }
@@ -154,7 +166,9 @@ fn judge_copying(facts: &ClusterFacts, findings: &mut Vec<Finding>) {
         }
         None => {
             let what = format!("whether this user may write to `{dir}` cannot be asked");
-            findings.push(Finding::new(P11, Note, what, "hadoop fs -touchz a file there, and remove it").unknown());
+            findings.push(
+                Finding::new(P11, Note, what, "hadoop fs -touchz a file there, and remove it").unknown(),
+            );
         }
     }
     if let Err(why) = &facts.yarn {

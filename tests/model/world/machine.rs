@@ -245,7 +245,8 @@ fn observe(machine: &Machine, mutation: &Mutation, intended: bool) -> Observed {
             Whole(Old) => After,
             _ => Foreign,
         },
-        Mutation::DiscardCubeData { .. } | Mutation::DiscardSnapshot { .. } => match machine[Thing::CubeCopy] {
+        Mutation::DiscardCubeData { .. } | Mutation::DiscardSnapshot { .. } => match machine[Thing::CubeCopy]
+        {
             Absent => After,
             Part(Old) => Torn,
             Whole(Old) => Before,
