@@ -4,9 +4,10 @@ use std::io;
 
 use super::scratch::with_scratch_shell;
 use crate::backup::verify::{Finding, Severity};
-use crate::hadoop::cluster::{Cluster, ClusterError, Sums};
+use crate::hadoop::cluster::{Cluster, ClusterError};
 use crate::hadoop::manifest::{Apart, CubeManifest};
 use crate::hadoop::parse::without_authority;
+use crate::hadoop::survey::Sums;
 use crate::raw_path::RawPath;
 
 /// How deep.

@@ -8,6 +8,7 @@ pub mod job;
 pub mod local;
 pub mod manifest;
 pub mod parse;
+pub mod survey;
 
 use std::io;
 

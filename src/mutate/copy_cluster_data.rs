@@ -17,8 +17,9 @@ use crate::digest::Digest;
 use crate::effect::fs::exists;
 use crate::effect::tree::Context;
 use crate::engine::{MutationError, Sight, Task};
-use crate::hadoop::cluster::{Cluster, Sums};
+use crate::hadoop::cluster::Cluster;
 use crate::hadoop::manifest::{Apart, CubeManifest};
+use crate::hadoop::survey::Sums;
 use crate::raw_path::RawPath;
 use crate::txn::{CopyPass, CubeCopy, Direction, Observed};
 

@@ -17,10 +17,11 @@ use super::copy_cluster_data::{remove_litter, settle_root};
 use super::{Machine, refused};
 use crate::digest::Digest;
 use crate::engine::MutationError;
-use crate::hadoop::cluster::{Cluster, Sums};
+use crate::hadoop::cluster::Cluster;
 use crate::hadoop::job::Job;
 use crate::hadoop::manifest::{Apart, CubeManifest};
 use crate::hadoop::parse::without_authority;
+use crate::hadoop::survey::Sums;
 use crate::raw_path::RawPath;
 use crate::txn::CubeCopy;
 

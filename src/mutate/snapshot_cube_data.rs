@@ -15,7 +15,8 @@ use crate::digest::Digest;
 use crate::effect::fs::exists;
 use crate::effect::tree::Context;
 use crate::engine::{MutationError, Sight, Task};
-use crate::hadoop::cluster::{ClusterError, Sums};
+use crate::hadoop::cluster::ClusterError;
+use crate::hadoop::survey::Sums;
 use crate::txn::{CubeCopy, Direction, Observed};
 
 pub(super) struct SnapshotCubeData<'a> {

@@ -10,8 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use kytx::effect::run_log::RunLog;
 use kytx::effect::shell::OsShell;
 use kytx::effect::signal::StopRequests;
-use kytx::hadoop::cluster::{Cluster, Sums};
+use kytx::hadoop::cluster::Cluster;
 use kytx::hadoop::manifest::CubeManifest;
+use kytx::hadoop::survey::Sums;
 use kytx::raw_path::RawPath;
 
 use crate::support::{Machine, Ran, options};
