@@ -2,10 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use kytx::effect::run_log::RunLog;
 use kytx::effect::shell::OsShell;
@@ -14,6 +18,7 @@ use kytx::hadoop::cluster::Cluster;
 use kytx::hadoop::manifest::CubeManifest;
 use kytx::hadoop::survey::Sums;
 use kytx::raw_path::RawPath;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{Machine, Ran, options};
 
@@ -163,6 +168,27 @@ impl Site {
         self.kytx(&words.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap().into()
     }
 
+    /// Runs kytx and has it killed at a call with these words: `instead` of it, `during` it or `after` it.
+    pub fn killed_at(&self, words: &[&str], kill: &str) {
+        let mut command = self.kytx(words);
+        command.env("HADOOP_BED_KILL", kill).stdout(Stdio::null()).stderr(Stdio::null());
+        let status = command.status().unwrap();
+        assert_eq!(status.signal(), Some(9), "{words:?} was not killed: no call `{kill}`");
+    }
+
+    /// Runs kytx and kills it once YARN has a job in this state. The job's client lives on, and so does the job.
+    pub fn killed_at_job(&self, words: &[&str], state: &str) {
+        let mut child = self.spawn(words);
+        wait_for(state, || job_in(state) || child.try_wait().unwrap().is_some());
+        child.kill().unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(9), "{words:?} ended before its job was {state}");
+    }
+
+    /// Runs kytx beside the test.
+    pub fn spawn(&self, words: &[&str]) -> Child {
+        self.kytx(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
     /// Looks at the cluster with kytx's own eyes, as its superuser.
     pub fn with_cluster<T>(&self, work: impl FnOnce(&Cluster<'_>) -> T) -> T {
         let dir = tempfile::tempdir().unwrap();
@@ -209,6 +235,44 @@ impl Site {
     pub fn calls(&self) -> Vec<String> {
         fs::read_to_string(&self.calls).unwrap_or_default().lines().map(str::to_owned).collect()
     }
+}
+
+/// The longest that anything here may take: a job on a busy machine takes its time.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// Waits, with a limit.
+#[track_caller]
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < PATIENCE, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether YARN has a job in this state. Asked over HTTP, as a Java would be too slow to catch it.
+pub fn job_in(state: &str) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut connection = TcpStream::connect(std::env::var("HADOOP_BED_RM").unwrap())?;
+        write!(connection, "GET /ws/v1/cluster/apps?states={state} HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.contains("application_"))
+}
+
+/// Kills the client of the DistCp job that runs.
+pub fn kill_client() {
+    let clients = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let words = fs::read(entry.path().join("cmdline")).ok()?;
+        let has = |word: &[u8]| words.split(|byte| *byte == 0).any(|other| other == word);
+        (has(b"org.apache.hadoop.tools.DistCp") && has(b"-delete")).then_some(pid)
+    });
+    let clients: Vec<i32> = clients.collect();
+    assert_eq!(clients.len(), 1, "one client");
+    kill_process(Pid::from_raw(clients[0]).unwrap(), Signal::KILL).unwrap();
 }
 
 impl Drop for Site {
