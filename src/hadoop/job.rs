@@ -42,8 +42,11 @@ pub struct Keep {
 pub enum Ended {
     /// With the job, which succeeded.
     Well,
-    /// It was left, as a stop was asked for: the job runs on.
-    Left,
+    /// It was left, as a stop was asked for. The job runs on if YARN has it already.
+    Left {
+        /// Whether it has.
+        submitted: bool,
+    },
     /// Otherwise. What has become of the job is for YARN to say.
     Otherwise(String),
 }
@@ -78,6 +81,7 @@ pub struct Following<'a> {
     /// Told how much is done, in percent, when that changes.
     pub told: &'a dyn Fn(u32),
     percent: u32,
+    submitted: bool,
     left: bool,
     over: bool,
 }
@@ -85,12 +89,13 @@ pub struct Following<'a> {
 impl<'a> Following<'a> {
     /// Follows from the beginning.
     pub fn new(stop_requested: &'a dyn Fn() -> bool, told: &'a dyn Fn(u32)) -> Self {
-        Self { stop_requested, told, percent: 0, left: false, over: false }
+        Self { stop_requested, told, percent: 0, submitted: false, left: false, over: false }
     }
 }
 
 impl Attendant for Following<'_> {
     fn hears(&mut self, line: &str) {
+        self.submitted |= line.contains("Submitted application");
         self.over |= line.contains("completed successfully");
         if let Some(percent) = parse::map_percent(line)
             && percent != self.percent
@@ -125,7 +130,7 @@ impl Cluster<'_> {
         let ran = self.attend(&call, following)?;
         Ok(match ran.code {
             Some(0) => Ended::Well,
-            _ if following.left => Ended::Left,
+            _ if following.left => Ended::Left { submitted: following.submitted },
             _ => Ended::Otherwise(format!("{}: {}", ending(&ran), reason(&ran))),
         })
     }

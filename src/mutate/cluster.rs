@@ -205,10 +205,9 @@ pub(super) fn run_job(
     let mut following = Following::new(&stop_requested, &told);
     match cluster.distcp(job, source, target, &mut following)? {
         Ended::Well => {}
-        Ended::Left => {
-            machine
-                .progress
-                .say(&format!("the copy job {} runs on in YARN; `resume` picks it up", job.name()));
+        Ended::Left { submitted } => {
+            let what = if submitted { "runs on in YARN; `resume` picks it up" } else { "was not started" };
+            machine.progress.say(&format!("the copy job {} {what}", job.name()));
             return Err(MutationError::Interrupted);
         }
         // By itself that says nothing of the job: the client may have been killed, or have lost sight of it.

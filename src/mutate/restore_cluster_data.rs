@@ -101,8 +101,11 @@ impl Restoring<'_, '_> {
         let (snapshot, source) = (snapshot_path(self.cube), &self.cube.source);
         let mut trees = self.cluster.survey(&[snapshot.clone(), source.clone()], Sums::Wanted)?;
         let live = trees.pop().expect("BUG: two trees were asked for");
-        self.trust(manifest, &trees[0], &snapshot, Apart::default())?;
-        if manifest.differences(&live, Apart::default()).is_empty() {
+        // A snapshot keeps everything of a directory but its time: that is the live one's, also within the snapshot.
+        let apart = Apart { owner: false, dir_times: true };
+        self.trust(manifest, &trees[0], &snapshot, apart)?;
+        if manifest.differences(&live, apart).is_empty() {
+            self.tell_attributes(manifest, &live);
             return Ok(());
         }
         self.converge(manifest, &snapshot)
@@ -220,13 +223,19 @@ impl Restoring<'_, '_> {
                 few(&differences)
             )));
         }
+        self.tell_attributes(manifest, &live);
+        Ok(())
+    }
+
+    /// Tells which attributes could not be put back.
+    fn tell_attributes(&self, manifest: &CubeManifest, live: &CubeManifest) {
+        let differences = manifest.differences(live, Apart::default());
         if !differences.is_empty() {
-            machine.progress.say(&format!(
+            self.machine.progress.say(&format!(
                 "the content of `{}` is back; attributes that could not be set: {}",
-                cube.source,
+                self.cube.source,
                 few(&differences)
             ));
         }
-        Ok(())
     }
 }

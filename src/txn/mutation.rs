@@ -227,7 +227,7 @@ impl Mutation {
             }
             Self::HandOverData { cube: Some(cube), .. } => {
                 format!(
-                    "put the cube data `{}` back from their copy or snapshot, then restore the metadata exactly",
+                    "put the copy of the cube data back to `{}`, then restore the metadata exactly",
                     cube.source
                 )
             }

@@ -101,36 +101,20 @@ impl Site {
         fs::create_dir_all(tree.join("other_instance")).unwrap();
         fs::write(tree.join("other_instance/theirs"), b"not ours").unwrap();
         let dir = &self.working_dir;
-        self.admin("hadoop", &["fs", "-mkdir", "-p", dir]);
+        admin("hadoop", &["fs", "-mkdir", "-p", dir]);
         let put = |name: &str| tree.join(name).to_str().unwrap().to_owned();
-        self.admin("hadoop", &["fs", "-put", "-p", &put("kylin_metadata"), &put("other_instance"), dir]);
-        self.admin("hadoop", &["fs", "-chmod", "750", &format!("{dir}/kylin_metadata")]);
+        admin("hadoop", &["fs", "-put", "-p", &put("kylin_metadata"), &put("other_instance"), dir]);
+        admin("hadoop", &["fs", "-chmod", "750", &format!("{dir}/kylin_metadata")]);
         let owned = match parent {
             Parent::Own => dir.clone(),
             Parent::Foreign => format!("{dir}/kylin_metadata"),
         };
-        self.admin("hadoop", &["fs", "-chown", "-R", &format!("{}:kegrp", self.user), &owned]);
+        admin("hadoop", &["fs", "-chown", "-R", &format!("{}:kegrp", self.user), &owned]);
     }
 
     /// The instance's folder.
     pub fn source(&self) -> String {
         format!("{}/kylin_metadata", self.working_dir)
-    }
-
-    /// Runs a program of the bed as its superuser; returns what it says.
-    #[track_caller]
-    pub fn admin(&self, program: &str, args: &[&str]) -> String {
-        let mut command = Command::new(program);
-        command.args(args).env("LC_ALL", "C.UTF-8").env_remove("HADOOP_USER_NAME").stdin(Stdio::null());
-        command.env("HADOOP_CLIENT_OPTS", "-Dfile.encoding=UTF-8 -Dsun.jnu.encoding=UTF-8");
-        let output = command.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(
-            output.status.success(),
-            "{program} {args:?}: {text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        text
     }
 
     /// kytx with these words, in an environment in which the cluster is configured.
@@ -189,18 +173,10 @@ impl Site {
         self.kytx(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// Looks at the cluster with kytx's own eyes, as its superuser.
-    pub fn with_cluster<T>(&self, work: impl FnOnce(&Cluster<'_>) -> T) -> T {
-        let dir = tempfile::tempdir().unwrap();
-        let log = RunLog::create(dir.path(), "look").unwrap();
-        let shell = OsShell::new(dir.path().join("child"), &log, str::to_owned, StopRequests::none());
-        work(&Cluster::new(&shell, Path::new("/")))
-    }
-
     /// What directories hold, checksums included.
     pub fn survey(&self, dirs: &[&str]) -> Vec<CubeManifest> {
         let dirs: Vec<RawPath> = dirs.iter().map(|dir| RawPath::from(*dir)).collect();
-        self.with_cluster(|cluster| cluster.survey(&dirs, Sums::Wanted)).unwrap()
+        with_cluster(|cluster| cluster.survey(&dirs, Sums::Wanted)).unwrap()
     }
 
     /// The instance's folder and the neighbour's.
@@ -212,7 +188,7 @@ impl Site {
 
     /// The names in a directory.
     pub fn names_in(&self, dir: &str) -> Vec<String> {
-        let names = self.with_cluster(|cluster| cluster.names_in(&dir.into())).unwrap();
+        let names = with_cluster(|cluster| cluster.names_in(&dir.into())).unwrap();
         names.iter().map(|path| String::from_utf8_lossy(path.file_name()).into_owned()).collect()
     }
 
@@ -222,19 +198,39 @@ impl Site {
         let new = self.machine.root.join("new.parquet");
         fs::write(&new, b"of the new release").unwrap();
         let new = new.to_str().unwrap();
-        self.admin(
+        admin(
             "hadoop",
             &["fs", "-rm", "-r", "-skipTrash", &format!("{source}/dict"), &format!("{source}/parquet/empty")],
         );
-        self.admin("hadoop", &["fs", "-put", "-f", new, &format!("{source}/parquet/a b/part 1.parquet")]);
-        self.admin("hadoop", &["fs", "-put", new, &format!("{source}/parquet/new.parquet")]);
-        self.admin("hadoop", &["fs", "-chmod", "600", &format!("{source}/parquet/large.parquet")]);
+        admin("hadoop", &["fs", "-put", "-f", new, &format!("{source}/parquet/a b/part 1.parquet")]);
+        admin("hadoop", &["fs", "-put", new, &format!("{source}/parquet/new.parquet")]);
+        admin("hadoop", &["fs", "-chmod", "600", &format!("{source}/parquet/large.parquet")]);
     }
 
     /// The programs of Hadoop that kytx has called, one line each.
     pub fn calls(&self) -> Vec<String> {
         fs::read_to_string(&self.calls).unwrap_or_default().lines().map(str::to_owned).collect()
     }
+}
+
+/// Runs a program of the bed as its superuser; returns what it says.
+#[track_caller]
+pub fn admin(program: &str, args: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(args).env("LC_ALL", "C.UTF-8").env_remove("HADOOP_USER_NAME").stdin(Stdio::null());
+    command.env("HADOOP_CLIENT_OPTS", "-Dfile.encoding=UTF-8 -Dsun.jnu.encoding=UTF-8");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{program} {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// Looks at the cluster with kytx's own eyes, as its superuser.
+pub fn with_cluster<T>(work: impl FnOnce(&Cluster<'_>) -> T) -> T {
+    let dir = tempfile::tempdir().unwrap();
+    let log = RunLog::create(dir.path(), "look").unwrap();
+    let shell = OsShell::new(dir.path().join("child"), &log, str::to_owned, StopRequests::none());
+    work(&Cluster::new(&shell, Path::new("/")))
 }
 
 /// The longest that anything here may take: a job on a busy machine takes its time.
