@@ -240,18 +240,21 @@ fn observe(machine: &Machine, mutation: &Mutation, intended: bool) -> Observed {
             Whole(OldTree) => Before,
             _ => Foreign,
         },
-        Mutation::SnapshotCubeData { .. } => match machine[Thing::CubeCopy] {
-            Absent => Before,
-            Whole(Old) => After,
-            _ => Foreign,
-        },
-        Mutation::DiscardCubeData { .. } | Mutation::DiscardSnapshot { .. } => match machine[Thing::CubeCopy]
-        {
-            Absent => After,
-            Part(Old) => Torn,
-            Whole(Old) => Before,
-            _ => Foreign,
-        },
+        Mutation::SnapshotCubeData { .. }
+        | Mutation::DiscardCubeData { .. }
+        | Mutation::DiscardSnapshot { .. } => {
+            observe_copy(machine[Thing::CubeCopy], matches!(mutation, Mutation::SnapshotCubeData { .. }))
+        }
+    }
+}
+
+/// What is seen of a copy or snapshot that is made in one act, or discarded.
+fn observe_copy(copy: Cell, making: bool) -> Observed {
+    match (copy, making) {
+        (Cell::Absent, true) | (Whole(Value::Old), false) => Observed::Before,
+        (Cell::Absent, false) | (Whole(Value::Old), true) => Observed::After,
+        (Part(Value::Old), false) => Observed::Torn,
+        _ => Observed::Foreign,
     }
 }
 
