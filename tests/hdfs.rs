@@ -12,7 +12,7 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 
-use hdfs::bed::{Parent, Site, USER, admin, bed, job_in, kill_client, wait_for};
+use hdfs::bed::{Parent, Site, USER, admin, bed, job_in, kill_client, names_in, wait_for};
 use hdfs::kills::Kills;
 use kytx::hadoop::manifest::{Apart, CubeManifest};
 use rustix::process::{Pid, Signal, kill_process};
@@ -42,12 +42,8 @@ fn assert_as_before_but_dir_times(before: &Data, site: &Site) {
 
 #[track_caller]
 fn assert_nothing_left(site: &Site) {
-    assert_eq!(
-        site.names_in(&site.working_dir),
-        ["kylin_metadata", "other_instance"],
-        "nothing of kytx is left"
-    );
-    assert!(site.names_in(&format!("{}/.snapshot", site.source())).is_empty());
+    assert_eq!(names_in(&site.working_dir), ["kylin_metadata", "other_instance"], "nothing of kytx is left");
+    assert!(names_in(&format!("{}/.snapshot", site.source())).is_empty());
     let jobs = ["NEW", "SUBMITTED", "ACCEPTED", "RUNNING"].into_iter().filter(|state| job_in(state));
     assert_eq!(jobs.collect::<Vec<_>>(), [""; 0], "no job is left");
 }
@@ -152,7 +148,7 @@ fn where_the_directory_cannot_be_renamed_its_content_is_put_back() {
     assert!(ran.stderr.contains("the directory stays in its place"), "{}", ran.stderr);
     assert_as_before(&before, &site);
     assert_nothing_left(&site);
-    assert!(site.names_in(&format!("{}-own", site.working_dir)).is_empty());
+    assert!(names_in(&format!("{}-own", site.working_dir)).is_empty());
 }
 
 /// kytx is killed again and again in one upgrade and one abort, each time in another state, and resumed.
@@ -266,9 +262,9 @@ fn i6_what_is_there_already_is_not_copied_into_nor_removed() {
     let theirs = format!("{root}/data/theirs");
     admin("hadoop", &["fs", "-mkdir", "-p", &theirs]);
     site.run("resume", &[]).explains(5, &["is not this transaction's"]);
-    assert_eq!(site.names_in(&format!("{root}/data")), ["theirs"], "nothing was copied into it");
+    assert_eq!(names_in(&format!("{root}/data")), ["theirs"], "nothing was copied into it");
     site.run("abort", &["--yes"]).expect_code(0);
-    assert_eq!(site.names_in(&format!("{root}/data")), ["theirs"]);
+    assert_eq!(names_in(&format!("{root}/data")), ["theirs"]);
 }
 
 /// The files of blocks that the DataNode of the bed holds.

@@ -173,23 +173,11 @@ impl Site {
         self.kytx(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
-    /// What directories hold, checksums included.
-    pub fn survey(&self, dirs: &[&str]) -> Vec<CubeManifest> {
-        let dirs: Vec<RawPath> = dirs.iter().map(|dir| RawPath::from(*dir)).collect();
-        with_cluster(|cluster| cluster.survey(&dirs, Sums::Wanted)).unwrap()
-    }
-
     /// The instance's folder and the neighbour's.
     pub fn data(&self) -> (CubeManifest, CubeManifest) {
-        let mut both = self.survey(&[&self.source(), &format!("{}/other_instance", self.working_dir)]);
+        let mut both = survey(&[&self.source(), &format!("{}/other_instance", self.working_dir)]);
         let neighbour = both.pop().unwrap();
         (both.pop().unwrap(), neighbour)
-    }
-
-    /// The names in a directory.
-    pub fn names_in(&self, dir: &str) -> Vec<String> {
-        let names = with_cluster(|cluster| cluster.names_in(&dir.into())).unwrap();
-        names.iter().map(|path| String::from_utf8_lossy(path.file_name()).into_owned()).collect()
     }
 
     /// Does to the cube data what a new release does: deletes, overwrites, adds, changes attributes.
@@ -231,6 +219,18 @@ pub fn with_cluster<T>(work: impl FnOnce(&Cluster<'_>) -> T) -> T {
     let log = RunLog::create(dir.path(), "look").unwrap();
     let shell = OsShell::new(dir.path().join("child"), &log, str::to_owned, StopRequests::none());
     work(&Cluster::new(&shell, Path::new("/")))
+}
+
+/// What directories hold, checksums included.
+pub fn survey(dirs: &[&str]) -> Vec<CubeManifest> {
+    let dirs: Vec<RawPath> = dirs.iter().map(|dir| RawPath::from(*dir)).collect();
+    with_cluster(|cluster| cluster.survey(&dirs, Sums::Wanted)).unwrap()
+}
+
+/// The names in a directory.
+pub fn names_in(dir: &str) -> Vec<String> {
+    let names = with_cluster(|cluster| cluster.names_in(&dir.into())).unwrap();
+    names.iter().map(|path| String::from_utf8_lossy(path.file_name()).into_owned()).collect()
 }
 
 /// The longest that anything here may take: a job on a busy machine takes its time.
