@@ -241,7 +241,7 @@ fn check_names_what_is_wrong_with_the_cluster() {
             assert!(ran.stdout.contains(words), "no `{words}` in {}", ran.stdout);
         }
     };
-    admin("hdfs", &["dfsadmin", "-setSpaceQuota", "5m", &site.working_dir]);
+    admin("hdfs", &["dfsadmin", "-setSpaceQuota", "4m", &site.working_dir]);
     admin("hdfs", &["dfsadmin", "-setQuota", "25", &site.working_dir]);
     check(&["BLOCK P9: the space quota of", "BLOCK P9: the name quota of", "note P9", "-allowSnapshot"]);
     admin("hdfs", &["dfsadmin", "-clrSpaceQuota", &site.working_dir]);
