@@ -193,9 +193,15 @@ pub struct UpgradeArgs {
     /// When to archive the old home
     #[arg(long, value_enum, default_value_t = ArchiveArg::After, value_name = "WHEN")]
     pub archive: ArchiveArg,
-    /// Whether a major upgrade copies the cube data; `none` gives up their way back
+    /// How the cube data are kept; `none` gives up their way back
     #[arg(long, value_enum, default_value_t = CubeBackup::Auto, value_name = "HOW")]
     pub cube_backup: CubeBackup,
+    /// Where copies of cube data go; `_kytx` in the working directory if left out
+    #[arg(long, value_name = "PATH")]
+    pub hdfs_root: Option<PathBuf>,
+    /// Keep the whole working directory, other instances' data included, and not this instance's folder alone
+    #[arg(long, requires = "hdfs_root")]
+    pub whole_working_dir: bool,
     /// Leave starting the new release to the operator
     #[arg(long)]
     pub no_start: bool,
@@ -277,13 +283,18 @@ impl From<ArchiveArg> for ArchiveWhen {
     }
 }
 
-/// Whether a major upgrade copies the cube data.
+/// How the cube data are kept for the way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum CubeBackup {
-    /// Major upgrades do, minor ones do not
+    /// In major upgrades: by a snapshot where this user may make one, else by a copy
     Auto,
-    /// Also in a minor upgrade
-    Always,
+    /// By a snapshot, also in a minor upgrade
+    Snapshot,
+    /// By a copy (`hadoop distcp` on a cluster), also in a minor upgrade
+    #[value(alias = "always")]
+    Distcp,
+    /// By a snapshot and a copy of it
+    Both,
     /// Not at all
     None,
 }

@@ -69,6 +69,7 @@ fn list(txn: &Txn, keep: &[StepId]) -> u64 {
             Mutation::DiscardTree { tree: path } | Mutation::DiscardFile { file: path } => {
                 measure_tree(&OsFs, path.as_path()).ok()
             }
+            // What a cluster frees is not worth the start of a Java here: the run says it.
             Mutation::DiscardCubeData { root } => LocalHdfs::new(&OsFs).measure(root).ok(),
             _ => None,
         };

@@ -8,7 +8,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::args::{CubeBackup, UpgradeArgs};
+use super::args::UpgradeArgs;
+use super::cube;
 use super::error::CommandError;
 use super::facts::{self, Known};
 use super::place::{Place, absolute};
@@ -22,12 +23,10 @@ use crate::effect::fs::{Fs, exists};
 use crate::effect::lock::user_name;
 use crate::effect::os::{OsFs, host_name, real_path};
 use crate::effect::tree::{no_tick, parent_of, sibling};
-use crate::hadoop::local::{LocalHdfs, local_path};
-use crate::hadoop::{Hdfs, scheme};
 use crate::kyligence::carry::{CarryItem, CarryList, How};
 use crate::kyligence::home::{Home, Package, read_through_links};
 use crate::kyligence::merge::KeyChange;
-use crate::kyligence::planner::{ArchiveWhen, PlanInputs, steps};
+use crate::kyligence::planner::{ArchiveWhen, CubeKept, PlanInputs, steps};
 use crate::kyligence::preflight::procedure::{Procedure, judge as judge_procedure};
 use crate::kyligence::preflight::{CheckId, Facts, Finding, judge, sorted};
 use crate::kyligence::survey::{Survey, SurveyInput, Tree, survey};
@@ -121,7 +120,7 @@ pub fn draft(
         .map_err(|error| cannot_read(&error))?;
     let txn = txn.unwrap_or_else(|| new_txn_id(&home.path));
     let kind = upgrade.as_ref().copied().unwrap_or(UpgradeKind::Minor);
-    let (cube, remarks) = cube_decision(args.cube_backup, kind, &home, &txn)?;
+    let decision = cube::decide(args, kind, &home, &txn)?;
     let known = Known {
         home: &home,
         package: &package,
@@ -130,9 +129,10 @@ pub fn draft(
         new: &new.scanned.manifest,
         texts: &new.scanned.texts,
         archive: ArchiveWhen::from(args.archive) != ArchiveWhen::None,
-        cube: cube_space(cube.as_ref())?,
+        cube: decision.local,
     };
-    let (facts, procedure) = side_by_side(&known, place, args);
+    let (mut facts, procedure) = side_by_side(&known, place, args);
+    facts.cluster = decision.cluster;
     let findings = sorted([judge(&facts), judge_procedure(&procedure)].concat());
     let licence = args.licence.as_deref().map(read_licence).transpose()?;
     let mut surveyed = survey_home(&home, &package, &old, &new, base.as_ref(), licence.is_some())?;
@@ -140,7 +140,7 @@ pub fn draft(
         put_licence(&mut surveyed, &home, licence)?;
     }
     let carry_text = serde_json::to_vec(&surveyed.list).expect("BUG: a carry list has a JSON form");
-    let inputs = plan_inputs(args, place, &home, &new, cube, &txn, &carry_text)?;
+    let inputs = plan_inputs(args, place, &home, &new, decision.cube, &txn, &carry_text)?;
     let steps = steps(&inputs);
     Ok(Draft {
         schema: "kytx.plan.v1",
@@ -151,7 +151,7 @@ pub fn draft(
         carry: surveyed.list,
         properties: surveyed.changes,
         findings,
-        remarks,
+        remarks: decision.remarks,
         carry_text,
         contents: surveyed.contents,
         overridden,
@@ -268,56 +268,6 @@ fn overrides(given: &[String]) -> Result<(Vec<Override>, Vec<CheckId>), CommandE
     Ok((reasons, ids))
 }
 
-/// Where the copy of the cube data goes, and what to say about it.
-fn cube_decision(
-    how: CubeBackup,
-    kind: UpgradeKind,
-    home: &Home,
-    txn: &TxnId,
-) -> Result<(Option<CubeCopy>, Vec<String>), CommandError> {
-    let asked = match how {
-        CubeBackup::None => false,
-        CubeBackup::Always => true,
-        CubeBackup::Auto => kind == UpgradeKind::Major,
-    };
-    if !asked {
-        let why = match (how, kind) {
-            (CubeBackup::None, UpgradeKind::Major) => {
-                "The cube data are not copied, as asked: an abort restores home and metadata, but what the new release changes in the cube data stays changed."
-            }
-            _ => "The cube data are not copied: a minor upgrade does not change them.",
-        };
-        return Ok((None, vec![why.to_owned()]));
-    }
-    let working_dir = home.working_dir().map_err(|error| no_cube_copy().because(&error))?;
-    let shared = RawPath::from(working_dir.shared.as_str());
-    if scheme(&shared) != Some("file") {
-        return Err(no_cube_copy()
-            .why(format!("the working directory is `{shared}`, and this version of kytx copies cube data only in `file:` working directories")));
-    }
-    let Some(instance) = working_dir.instance else {
-        return Err(no_cube_copy()
-            .why("the metadata store is a local directory, so this instance's folder of the working directory is not known"));
-    };
-    let source = RawPath::from(instance.as_str());
-    LocalHdfs::new(&OsFs).reach(&source).map_err(|error| no_cube_copy().because(&error))?;
-    let root = shared.join(&"_kytx".into()).join(&txn.0.as_str().into());
-    Ok((Some(CubeCopy { source, root }), Vec::new()))
-}
-
-fn no_cube_copy() -> CommandError {
-    CommandError::refused("the cube data cannot be copied")
-        .hint("copy them by hand (`hadoop distcp`), then add `--cube-backup none`")
-}
-
-fn cube_space(cube: Option<&CubeCopy>) -> Result<Option<(PathBuf, u64)>, CommandError> {
-    let Some(cube) = cube else { return Ok(None) };
-    let refuse = |error| no_cube_copy().because(&error);
-    let path = local_path(&cube.source).map_err(refuse)?;
-    let (bytes, _) = LocalHdfs::new(&OsFs).measure(&cube.source).map_err(refuse)?;
-    Ok(Some((path, bytes)))
-}
-
 /// Two lists of facts at once: some wait for programs and for the network.
 fn side_by_side(known: &Known<'_>, place: &Place, args: &UpgradeArgs) -> (Facts, Procedure) {
     let processes = facts::processes(known.home);
@@ -403,7 +353,7 @@ fn plan_inputs(
     place: &Place,
     home: &Home,
     new: &Seen,
-    cube: Option<CubeCopy>,
+    cube: Option<(CubeCopy, CubeKept)>,
     txn: &TxnId,
     carry_text: &[u8],
 ) -> Result<PlanInputs, CommandError> {

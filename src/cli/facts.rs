@@ -67,6 +67,7 @@ pub fn gather(known: &Known<'_>, place: &Place, processes: Processes) -> Facts {
             .err()
             .map(|errno| std::io::Error::from(errno).to_string()),
         own_uid,
+        cluster: None,
         home_uid: OsFs.stat(&home.path).map_or(own_uid, |meta| meta.uid),
     }
 }

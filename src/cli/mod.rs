@@ -6,6 +6,7 @@ mod begin;
 mod check;
 mod claim;
 mod commit;
+mod cube;
 mod demo;
 mod doomed;
 mod draft;
@@ -22,11 +23,13 @@ mod procedure;
 mod progress;
 mod rehearse;
 mod resume;
+mod scratch;
 mod session;
 mod standing;
 mod status;
 mod terminal;
 mod verify;
+mod verify_cluster;
 
 use std::process::ExitCode;
 

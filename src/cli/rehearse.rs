@@ -41,7 +41,7 @@ use crate::kyligence::preflight::{Severity, blocks};
 use crate::raw_path::RawPath;
 use crate::state_dir::StateDir;
 use crate::testbed::{self, StandIn, end_processes_below};
-use crate::txn::Mutation;
+use crate::txn::{Mutation, Step};
 use report::{Report, Space};
 
 /// Why the place of a rehearsal must be free.
@@ -268,7 +268,8 @@ fn begin_words(args: &UpgradeArgs, home: &Path, package: &Path) -> Vec<OsString>
     };
     let cube = match args.cube_backup {
         CubeBackup::Auto => "auto",
-        CubeBackup::Always => "always",
+        // The copy's cube data are on a local disk, where a copy is the only way.
+        CubeBackup::Distcp | CubeBackup::Snapshot | CubeBackup::Both => "distcp",
         CubeBackup::None => "none",
     };
     words.extend(["--archive", archive, "--cube-backup", cube, "--start-timeout"].map(OsString::from));
@@ -288,8 +289,22 @@ fn check_plan(real: &Draft, copy: &Draft) -> Result<Vec<String>, CommandError> {
         error.why = finding_lines(&blocking, &copy.overridden);
         return Err(error.hint("kytx check ..., with the same words, until nothing blocks"));
     }
-    let names =
-        |draft: &Draft| draft.steps.iter().map(|step| step.name.clone()).collect::<Vec<_>>().join(", ");
+    let is_snapshot = |step: &Step| matches!(step.mutation, Mutation::SnapshotCubeData { .. });
+    let has_snapshot = real.steps.iter().any(is_snapshot);
+    // The one thing in which they may differ: the copy's cube data are on a local disk, which has no snapshots.
+    let keeps_cube = |step: &Step| {
+        is_snapshot(step)
+            || matches!(
+                step.mutation,
+                Mutation::CopyCubeData { .. }
+                    | Mutation::DiscardCubeData { .. }
+                    | Mutation::DiscardSnapshot { .. }
+            )
+    };
+    let names = |draft: &Draft| {
+        let steps = draft.steps.iter().filter(|step| !(has_snapshot && keeps_cube(step)));
+        steps.map(|step| step.name.clone()).collect::<Vec<_>>().join(", ")
+    };
     if names(real) != names(copy) {
         return Err(CommandError::refused("the plan of the copy is not that of the home")
             .why(format!("the home's steps are {}", names(real)))
@@ -297,6 +312,9 @@ fn check_plan(real: &Draft, copy: &Draft) -> Result<Vec<String>, CommandError> {
             .hint("kytx plan ..., with the same words, to see what the home's depends on"));
     }
     let mut remarks = Vec::new();
+    if has_snapshot {
+        remarks.push("the home's cube data are kept by a snapshot, the copy's by a copy".to_owned());
+    }
     if blocks(&real.findings, &real.overridden) {
         remarks.push("`begin` on the home itself would be refused now: see `kytx check`".to_owned());
     }

@@ -14,6 +14,7 @@ use super::progress::Meter;
 use super::session::{self, journal_error, listen};
 use super::standing;
 use super::terminal::result;
+use super::verify_cluster::Depth;
 use crate::backup::compare::Ignoring;
 use crate::backup::manifest::Manifest;
 use crate::backup::verify::{self as levels, ArchiveSet, Finding, Recorded, Severity};
@@ -23,9 +24,12 @@ use crate::effect::fs::{exists, read_file};
 use crate::effect::os::OsFs;
 use crate::effect::tree::{no_tick, remove_tree};
 use crate::hadoop::local::local_path;
+use crate::hadoop::scheme;
 use crate::journal::read;
 use crate::mutate::{
-    ArchiveRecord, Progress, archive_record_path, cube_copy_path, cube_manifest_path, metadata_manifest_path,
+    ArchiveRecord, Progress, archive_record_path, cluster_copy_manifest_path, cluster_copy_path,
+    cluster_snapshot_manifest_path, cluster_snapshot_path, cube_copy_path, cube_manifest_path,
+    metadata_manifest_path, read_cube_manifest,
 };
 use crate::raw_path::RawPath;
 use crate::txn::{CopyPass, Mutation, Phase, StepId, StepState, Txn};
@@ -153,6 +157,16 @@ impl Verifier<'_> {
                 }
                 // The way back has put it in the place of the cube data, or is about to.
                 Mutation::CopyCubeData { pass: CopyPass::Final, .. } if self.data_are_going_back() => {}
+                Mutation::CopyCubeData { cube, pass: CopyPass::Final }
+                    if scheme(&cube.source) != Some("file") =>
+                {
+                    let manifest = cluster_copy_manifest_path(&self.place.state, cube);
+                    checked.push(self.cluster(&cluster_copy_path(cube), &manifest, outputs)?);
+                }
+                Mutation::SnapshotCubeData { cube } => {
+                    let manifest = cluster_snapshot_manifest_path(&self.place.state, cube);
+                    checked.push(self.cluster(&cluster_snapshot_path(cube), &manifest, outputs)?);
+                }
                 Mutation::CopyCubeData { cube, pass: CopyPass::Final } => {
                     let copy = cube_copy_path(cube);
                     let path = local_path(&copy).map_err(io::Error::other)?;
@@ -222,6 +236,20 @@ impl Verifier<'_> {
             }
             Level::Drill => levels::drill_tree(&OsFs, tree, &manifest, &self.scratch()?, 2, self.tick),
         }?;
+        Ok(Checked { what, findings })
+    }
+
+    fn cluster(&self, tree: &RawPath, manifest: &Path, outputs: Digest) -> io::Result<Checked> {
+        let depth = match self.level {
+            Level::Quick => Depth::Names,
+            Level::Standard => Depth::Checksums,
+            Level::Deep | Level::Drill => Depth::Bytes,
+        };
+        let what = format!("cube data `{tree}`");
+        let findings = match read_cube_manifest(&OsFs, manifest, outputs) {
+            Ok(manifest) => super::verify_cluster::verify(tree, &manifest, depth)?,
+            Err(error) => vec![damage(manifest, &error.to_string())],
+        };
         Ok(Checked { what, findings })
     }
 

@@ -18,7 +18,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -79,11 +79,44 @@ pub struct Ran {
     pub took: Duration,
 }
 
+/// Whoever attends a program while it runs.
+pub trait Attendant {
+    /// A line of its standard output, without its end and before any masking. `true` keeps the line from log and memory:
+    /// a listing is as long as a file system is large.
+    fn takes(&mut self, _line: &[u8]) -> bool {
+        false
+    }
+    /// A line of its standard error, masked.
+    fn hears(&mut self, _line: &str) {}
+    /// Asked many times a second: whether the program is to be ended now.
+    fn ends(&mut self) -> bool {
+        false
+    }
+    /// Whether standard output goes nowhere, as nobody needs what a program reads aloud.
+    fn discards_output(&self) -> bool {
+        false
+    }
+}
+
+/// Nobody in particular.
+struct Nobody;
+
+impl Attendant for Nobody {}
+
 /// Runs programs to their end.
 pub trait Shell {
     /// Runs a program and waits for it, not for what it leaves in the background. An error means that it could not be
     /// run at all; what it did is for the caller to judge, and never by its exit code alone.
     fn run(&self, call: &Call) -> io::Result<Ran>;
+
+    /// The same, attended by somebody.
+    fn attend(&self, call: &Call, attendant: &mut dyn Attendant) -> io::Result<Ran> {
+        let mut ran = self.run(call)?;
+        let taken = |line: &&str| !attendant.takes(line.as_bytes());
+        ran.stdout = ran.stdout.lines().filter(taken).flat_map(|line| [line, "\n"]).collect();
+        ran.stderr.lines().for_each(|line| attendant.hears(line));
+        Ok(ran)
+    }
 }
 
 /// Masks secrets in a line of output.
@@ -144,13 +177,18 @@ impl<'a> OsShell<'a> {
 
 impl Shell for OsShell<'_> {
     fn run(&self, call: &Call) -> io::Result<Ran> {
+        self.attend(call, &mut Nobody)
+    }
+
+    fn attend(&self, call: &Call, attendant: &mut dyn Attendant) -> io::Result<Ran> {
         let stdin = self.locked_stdin()?;
         let (out, err) = (self.output_file(OUTPUT_NAMES[0])?, self.output_file(OUTPUT_NAMES[1])?);
         let mut stdout = Tail::new(out.try_clone()?, &call.label, self.log, self.mask);
         let mut stderr = Tail::new(err.try_clone()?, &call.label, self.log, self.mask);
         let mut command = Command::new(&call.program);
         command.args(&call.args).current_dir(&call.cwd).envs(&call.set).process_group(0);
-        command.stdin(stdin).stdout(out).stderr(err);
+        command.stdin(stdin).stderr(err);
+        command.stdout(if attendant.discards_output() { Stdio::null() } else { out.into() });
         command.env_remove(PASSWORD_VARIABLE);
         for name in &call.unset {
             command.env_remove(name);
@@ -172,24 +210,31 @@ impl Shell for OsShell<'_> {
         let group = Pid::from_child(&child);
         give.send(child).expect("BUG: the thread waits for its child");
 
-        let mut watch = Watch { group, begun, limit: call.time_limit, timed_out: false, told: false };
+        let mut watch =
+            Watch { group, begun, limit: call.time_limit, timed_out: false, told: false, ended: None };
         let status = loop {
             match receiver.recv_timeout(LOOK_EVERY) {
                 Ok(status) => break status?,
                 Err(RecvTimeoutError::Timeout) => {
-                    stdout.take()?;
-                    stderr.take()?;
-                    watch.look(self.stop.count());
+                    stdout.take(&mut |line| attendant.takes(line))?;
+                    stderr.take(&mut |line| heard(attendant, line, self.mask))?;
+                    watch.look(self.stop.count(), attendant.ends());
                 }
                 Err(RecvTimeoutError::Disconnected) => return Err(io::Error::other("lost track of a child")),
             }
         };
-        stdout.finish()?;
-        stderr.finish()?;
+        stdout.finish(&mut |line| attendant.takes(line))?;
+        stderr.finish(&mut |line| heard(attendant, line, self.mask))?;
         let ran = ran(status, &watch, stdout.kept, stderr.kept);
         self.log.line(&call.label, &format!("= {} after {:.1} s", ending(&ran), ran.took.as_secs_f64()));
         Ok(ran)
     }
+}
+
+/// Tells an attendant a line, and keeps it for the log.
+fn heard(attendant: &mut dyn Attendant, line: &[u8], mask: Mask) -> bool {
+    attendant.hears(&mask(&String::from_utf8_lossy(line)));
+    false
 }
 
 fn ran(status: ExitStatus, watch: &Watch, stdout: String, stderr: String) -> Ran {
@@ -226,10 +271,17 @@ struct Watch {
     limit: Option<Duration>,
     timed_out: bool,
     told: bool,
+    ended: Option<Instant>,
 }
 
 impl Watch {
-    fn look(&mut self, stop_requests: usize) {
+    fn look(&mut self, stop_requests: usize, ends: bool) {
+        if ends && self.ended.is_none() {
+            self.ended = Some(Instant::now());
+            let _ = kill_process_group(self.group, Signal::TERM);
+        } else if self.ended.is_some_and(|since| since.elapsed() > GRACE) {
+            let _ = kill_process_group(self.group, Signal::KILL);
+        }
         // The first request lets the child finish; the second is passed on.
         if stop_requests >= 2 && !self.told {
             self.told = true;
@@ -262,7 +314,7 @@ impl<'a> Tail<'a> {
         Self { file, offset: 0, partial: Vec::new(), kept: String::new(), label, log, mask }
     }
 
-    fn take(&mut self) -> io::Result<()> {
+    fn take(&mut self, taken: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
         let mut buffer = [0; 16 << 10];
         loop {
             let count = match self.file.read_at(&mut buffer, self.offset) {
@@ -276,21 +328,25 @@ impl<'a> Tail<'a> {
             for piece in buffer[..count].split_inclusive(|byte| *byte == b'\n') {
                 self.partial.extend_from_slice(piece);
                 if piece.ends_with(b"\n") || self.partial.len() > KEPT_BYTES {
-                    self.line();
+                    self.line(taken);
                 }
             }
         }
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        self.take()?;
+    fn finish(&mut self, taken: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
+        self.take(taken)?;
         if !self.partial.is_empty() {
-            self.line();
+            self.line(taken);
         }
         Ok(())
     }
 
-    fn line(&mut self) {
+    fn line(&mut self, taken: &mut dyn FnMut(&[u8]) -> bool) {
+        if taken(self.partial.strip_suffix(b"\n").unwrap_or(&self.partial)) {
+            self.partial.clear();
+            return;
+        }
         let text = String::from_utf8_lossy(&self.partial);
         let masked = (self.mask)(text.trim_end_matches(['\n', '\r']));
         self.partial.clear();

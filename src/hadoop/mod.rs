@@ -3,7 +3,12 @@
 //! The trait is at the grain of the operations that mean something on HDFS, not of system calls: `mirror` is DistCp's
 //! `-update -delete` there and kytx's own copier here.
 
+pub mod cluster;
+pub mod job;
 pub mod local;
+pub mod manifest;
+pub mod parse;
+pub mod survey;
 
 use std::io;
 

@@ -67,11 +67,13 @@ pub fn steps() -> Vec<Step> {
             archive: "/opt/ke.backup.tar.gz".into(),
             top: "ke".into(),
         },
+        Mutation::SnapshotCubeData { cube: cube.clone() },
     ];
     let cleanup = [
         Mutation::DiscardTree { tree: spare },
         Mutation::DiscardFile { file: "/opt/ke.backup.tar.gz".into() },
-        Mutation::DiscardCubeData { root: cube.root },
+        Mutation::DiscardCubeData { root: cube.root.clone() },
+        Mutation::DiscardSnapshot { cube },
     ];
     let named = |stage, mutations: Vec<Mutation>| {
         mutations.into_iter().enumerate().map(move |(n, mutation)| {

@@ -21,6 +21,30 @@ pub enum ArchiveWhen {
     None,
 }
 
+/// How the cube data are kept for the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CubeKept {
+    /// By a copy.
+    Copy,
+    /// By a snapshot.
+    Snapshot,
+    /// By a snapshot, and a copy that is made from it.
+    Both,
+}
+
+impl CubeKept {
+    /// Whether there is a copy.
+    pub fn has_copy(self) -> bool {
+        self != Self::Snapshot
+    }
+
+    /// Whether there is a snapshot.
+    pub fn has_snapshot(self) -> bool {
+        self != Self::Copy
+    }
+}
+
 /// Everything that the list of steps depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanInputs {
@@ -38,8 +62,8 @@ pub struct PlanInputs {
     pub carry: SideFile,
     /// Where the verified copy of the metadata backup goes.
     pub metadata_backup: RawPath,
-    /// The copy of the cube data, if one is to be made.
-    pub cube: Option<CubeCopy>,
+    /// The cube data and how they are kept, if they are to be.
+    pub cube: Option<(CubeCopy, CubeKept)>,
     /// When to archive.
     pub archive_when: ArchiveWhen,
     /// The archive.
@@ -98,7 +122,9 @@ fn before_the_stop(inputs: &PlanInputs) -> Vec<Step> {
     };
     let mut steps =
         vec![apply("stage-tree", stage), apply("carry-customisations", carry(inputs, CarryPass::Copy))];
-    if let Some(cube) = &inputs.cube {
+    if let Some((cube, kept)) = &inputs.cube
+        && kept.has_copy()
+    {
         let copy = Mutation::CopyCubeData { cube: cube.clone(), pass: CopyPass::Early };
         steps.push(apply("copy-cube-data-early", copy));
     }
@@ -110,9 +136,14 @@ fn downtime(inputs: &PlanInputs) -> Vec<Step> {
     let stop = Mutation::StopService { home: home.clone(), start_timeout_s: inputs.start_timeout_s };
     let metadata = Mutation::BackUpMetadata { home: home.clone(), backup: inputs.metadata_backup.clone() };
     let mut steps = vec![apply("stop-service", stop), apply("back-up-metadata", metadata)];
-    if let Some(cube) = &inputs.cube {
-        let copy = Mutation::CopyCubeData { cube: cube.clone(), pass: CopyPass::Final };
-        steps.push(apply("copy-cube-data", copy));
+    if let Some((cube, kept)) = &inputs.cube {
+        if kept.has_snapshot() {
+            steps.push(apply("snapshot-cube-data", Mutation::SnapshotCubeData { cube: cube.clone() }));
+        }
+        if kept.has_copy() {
+            let copy = Mutation::CopyCubeData { cube: cube.clone(), pass: CopyPass::Final };
+            steps.push(apply("copy-cube-data", copy));
+        }
     }
     steps.push(apply("settle-customisations", carry(inputs, CarryPass::Settle)));
     if inputs.archive_when == ArchiveWhen::Before {
@@ -121,7 +152,7 @@ fn downtime(inputs: &PlanInputs) -> Vec<Step> {
     let hand_over = Mutation::HandOverData {
         home: home.clone(),
         backup: inputs.metadata_backup.clone(),
-        cube: inputs.cube.clone(),
+        cube: inputs.cube.as_ref().map(|(cube, _)| cube.clone()),
         effective_from: StepId(0),
     };
     let exchange = Mutation::ExchangeTrees { live: home.clone(), spare: inputs.spare.clone() };
@@ -137,8 +168,13 @@ fn cleanup(inputs: &PlanInputs) -> Vec<Step> {
     }
     let metadata = Mutation::DiscardTree { tree: inputs.metadata_backup.clone() };
     steps.push(step("discard-metadata-backup", metadata));
-    if let Some(cube) = &inputs.cube {
-        steps.push(step("discard-cube-data", Mutation::DiscardCubeData { root: cube.root.clone() }));
+    if let Some((cube, kept)) = &inputs.cube {
+        if kept.has_copy() {
+            steps.push(step("discard-cube-data", Mutation::DiscardCubeData { root: cube.root.clone() }));
+        }
+        if kept.has_snapshot() {
+            steps.push(step("discard-snapshot", Mutation::DiscardSnapshot { cube: cube.clone() }));
+        }
     }
     steps
 }
@@ -173,8 +209,12 @@ mod tests {
             owner: Owner { uid: 1000, gid: 1000 },
             carry: SideFile { path: "plan/carry.json".into(), digest: Digest::ZERO },
             metadata_backup: "/opt/.kytx/ke/backup/1/metadata".into(),
-            cube: major
-                .then(|| CubeCopy { source: "file:/kylin/id".into(), root: "file:/kylin/_kytx/1".into() }),
+            cube: major.then(|| {
+                (
+                    CubeCopy { source: "file:/kylin/id".into(), root: "file:/kylin/_kytx/1".into() },
+                    CubeKept::Copy,
+                )
+            }),
             archive_when,
             archive: "/opt/ke.backup.tar.gz".into(),
             start,
@@ -206,6 +246,23 @@ mod tests {
             "discard-cube-data",
         ];
         assert_eq!(names(&inputs(true, ArchiveWhen::After, true)), expected);
+    }
+
+    #[test]
+    fn a_snapshot_is_made_after_the_stop_and_before_the_copy_that_is_made_from_it() {
+        for (kept, early, downtime) in [
+            (CubeKept::Snapshot, false, &["snapshot-cube-data"][..]),
+            (CubeKept::Both, true, &["snapshot-cube-data", "copy-cube-data"]),
+        ] {
+            let mut inputs = inputs(true, ArchiveWhen::After, true);
+            inputs.cube = inputs.cube.map(|(cube, _)| (cube, kept));
+            let names = names(&inputs);
+            assert_eq!(names.contains(&"copy-cube-data-early".to_owned()), early);
+            let stop = names.iter().position(|name| name == "back-up-metadata").unwrap();
+            assert_eq!(names[stop + 1..=stop + downtime.len()], *downtime);
+            assert!(names.contains(&"discard-snapshot".to_owned()));
+            assert_eq!(names.contains(&"discard-cube-data".to_owned()), early);
+        }
     }
 
     #[test]

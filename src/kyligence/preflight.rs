@@ -3,10 +3,13 @@
 //! Numbers such as P4 are those of the product's list of preconditions. What cannot be known from this machine is said
 //! to be unknown, never passed over: "no instance runs on another node" is the operator's word.
 
+mod cluster;
 pub mod procedure;
 pub mod watchdogs;
 
 use serde::{Deserialize, Serialize};
+
+pub use cluster::ClusterFacts;
 
 use super::home::{Layout, Package};
 use super::java::Java;
@@ -33,6 +36,8 @@ pub enum CheckId {
     P7,
     /// Space on local disks.
     P8,
+    /// Space on the cluster, and how the cube data can be kept there.
+    P9,
     /// Old and new tree on one file system.
     P10,
     /// Permission, and the service's user.
@@ -41,7 +46,7 @@ pub enum CheckId {
     P12,
     /// The row filter is among the query transformers.
     P13,
-    /// `hadoop` and `hdfs` can be run.
+    /// `hadoop` and `hdfs` can be run; the cluster answers and can be changed.
     P14,
     /// A Kerberos ticket.
     P15,
@@ -133,6 +138,8 @@ pub struct Facts {
     pub home_uid: u32,
     /// The user that the service runs as, if it runs and can be seen.
     pub service_uid: Option<u32>,
+    /// What was asked of the cluster that holds the cube data, if they are to be kept.
+    pub cluster: Option<ClusterFacts>,
 }
 
 /// Judges the facts. Sorted, the worst first.
@@ -143,6 +150,9 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     judge_processes(&facts.processes, &mut findings);
     judge_space(&facts.space, &mut findings);
     judge_places(facts, &mut findings);
+    if let Some(asked) = &facts.cluster {
+        cluster::judge(asked, &mut findings);
+    }
     sorted(findings)
 }
 
@@ -357,6 +367,7 @@ mod tests {
             own_uid: 1000,
             home_uid: 1000,
             service_uid: Some(1000),
+            cluster: None,
         }
     }
 

@@ -4,12 +4,14 @@
 //! itself; then what is aside is deleted. A kill in between leaves it aside, and the next run deletes it.
 //! *Probe.* By absence. *Undone*: never; these run only past the commit record (I5).
 
+use super::cluster::{leftovers, remove_root, with_cluster};
+use super::snapshot_cube_data::SnapshotCubeData;
 use super::{Act, Machine, sync_parent};
 use crate::effect::fs::exists;
 use crate::effect::tree::{Context, discard_tree, measure_tree, sibling};
 use crate::engine::{MutationError, Sight, Task};
 use crate::raw_path::RawPath;
-use crate::txn::Observed;
+use crate::txn::{CubeCopy, Observed};
 
 pub(super) struct DiscardLocal<'a> {
     pub path: &'a RawPath,
@@ -69,6 +71,67 @@ pub(super) fn holder_is_empty(machine: &Machine<'_>, root: &RawPath) -> Result<b
 /// which may come at any moment, so it is for the file system to say whether it is empty.
 pub(super) fn remove_holder(machine: &Machine<'_>, root: &RawPath) -> Result<(), MutationError> {
     Ok(machine.hdfs.remove_if_empty(&holder(root))?)
+}
+
+/// The same on a cluster.
+pub(super) struct DiscardClusterData<'a> {
+    pub root: &'a RawPath,
+}
+
+impl Act for DiscardClusterData<'_> {
+    fn probe(&self, machine: &Machine<'_>, task: &Task<'_>) -> Result<Sight, MutationError> {
+        let left = with_cluster(machine, |cluster| leftovers(cluster, self.root))?;
+        Ok(Sight::of(match (left, task.inputs) {
+            (false, _) => Observed::After,
+            (true, None) => Observed::Before,
+            (true, Some(_)) => Observed::Torn,
+        }))
+    }
+
+    fn inputs(&self, machine: &Machine<'_>) -> Result<Option<Vec<u8>>, MutationError> {
+        let counted = with_cluster(machine, |cluster| Ok(cluster.count(std::slice::from_ref(self.root))));
+        // Nothing but a directory above it may be left.
+        let (bytes, entries) = match counted?.as_deref() {
+            Ok([counted, ..]) => (counted.bytes, counted.dirs + counted.files),
+            Ok([]) | Err(_) => (0, 0),
+        };
+        Ok(Some(measured(self.root, bytes, entries)))
+    }
+
+    fn apply(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
+        with_cluster(machine, |cluster| remove_root(cluster, self.root))
+    }
+
+    fn make_durable(&self, _: &Machine<'_>) -> Result<(), MutationError> {
+        Ok(())
+    }
+
+    fn undo(&self, _: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
+        unreachable!("BUG: a cleanup step is never undone")
+    }
+}
+
+pub(super) struct DiscardSnapshot<'a> {
+    pub cube: &'a CubeCopy,
+}
+
+impl Act for DiscardSnapshot<'_> {
+    fn probe(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<Sight, MutationError> {
+        let there = SnapshotCubeData { cube: self.cube }.is_there(machine)?;
+        Ok(Sight::of(if there { Observed::Before } else { Observed::After }))
+    }
+
+    fn apply(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
+        SnapshotCubeData { cube: self.cube }.delete(machine)
+    }
+
+    fn make_durable(&self, _: &Machine<'_>) -> Result<(), MutationError> {
+        Ok(())
+    }
+
+    fn undo(&self, _: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
+        unreachable!("BUG: a cleanup step is never undone")
+    }
 }
 
 pub(super) struct DiscardCubeData<'a> {

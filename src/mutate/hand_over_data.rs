@@ -14,12 +14,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Act, Machine, back_up_metadata, copy_cube_data, product, refused};
+use super::cluster::{copy_manifest_path, is_on_cluster, snapshot_manifest_path};
+use super::{Act, Machine, back_up_metadata, copy_cube_data, product, refused, restore_cluster_data};
 use crate::backup::compare::{Ignoring, compare};
 use crate::backup::manifest::{Manifest, tree_order};
 use crate::backup::verify::{Finding, Severity, verify_tree};
 use crate::backup::walk::{Contents, hash_file};
 use crate::digest::Digest;
+use crate::effect::fs::exists;
+use crate::effect::tree::Context;
 use crate::engine::{MutationError, Sight, Task};
 use crate::kyligence::metadata::restore_exact;
 use crate::raw_path::RawPath;
@@ -37,6 +40,8 @@ pub(super) struct HandOverData<'a> {
 struct Manifests {
     metadata: Digest,
     cube: Option<Digest>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    snapshot: Option<Digest>,
 }
 
 impl HandOverData<'_> {
@@ -128,13 +133,23 @@ impl Act for HandOverData<'_> {
     fn inputs(&self, machine: &Machine<'_>) -> Result<Option<Vec<u8>>, MutationError> {
         let digest =
             |path: &std::path::Path| Ok::<_, MutationError>(hash_file(machine.fs, path, &machine.tick())?.1);
-        let manifests = Manifests {
-            metadata: digest(&back_up_metadata::manifest_path(self.backup))?,
-            cube: match self.cube {
-                Some(cube) => Some(digest(&copy_cube_data::manifest_path(machine.state, cube))?),
-                None => None,
-            },
+        let if_there = |path: std::path::PathBuf| -> Result<Option<Digest>, MutationError> {
+            if exists(machine.fs, &path).context("look at", &path)? {
+                digest(&path).map(Some)
+            } else {
+                Ok(None)
+            }
         };
+        let (cube, snapshot) = match self.cube {
+            Some(cube) if is_on_cluster(&cube.source) => (
+                if_there(copy_manifest_path(machine.state, cube))?,
+                if_there(snapshot_manifest_path(machine.state, cube))?,
+            ),
+            Some(cube) => (Some(digest(&copy_cube_data::manifest_path(machine.state, cube))?), None),
+            None => (None, None),
+        };
+        let metadata = digest(&back_up_metadata::manifest_path(self.backup))?;
+        let manifests = Manifests { metadata, cube, snapshot };
         Ok(Some(serde_json::to_vec(&manifests).expect("BUG: plain data has a JSON form")))
     }
 
@@ -142,8 +157,15 @@ impl Act for HandOverData<'_> {
         // I7: the way back must be whole before anything may change.
         let manifests = Self::manifests(machine, task)?;
         Manifest::read(machine.fs, &back_up_metadata::manifest_path(self.backup), &manifests.metadata)?;
-        if let (Some(cube), Some(digest)) = (self.cube, manifests.cube) {
-            Manifest::read(machine.fs, &copy_cube_data::manifest_path(machine.state, cube), &digest)?;
+        match self.cube {
+            Some(cube) if is_on_cluster(&cube.source) => {
+                restore_cluster_data::check_way_back(machine, cube, manifests.cube, manifests.snapshot)?;
+            }
+            Some(cube) => {
+                let digest = manifests.cube.expect("BUG: a local copy has a manifest");
+                Manifest::read(machine.fs, &copy_cube_data::manifest_path(machine.state, cube), &digest)?;
+            }
+            None => {}
         }
         Ok(())
     }
@@ -158,8 +180,12 @@ impl Act for HandOverData<'_> {
             return Ok(());
         }
         let manifests = Self::manifests(machine, task)?;
-        if let (Some(cube), Some(expected)) = (self.cube, manifests.cube) {
-            Self::restore_cube(machine, cube, expected)?;
+        match (self.cube, manifests.cube) {
+            (Some(cube), copy) if is_on_cluster(&cube.source) => {
+                restore_cluster_data::restore(machine, cube, copy, manifests.snapshot)?;
+            }
+            (Some(cube), Some(expected)) => Self::restore_cube(machine, cube, expected)?,
+            (Some(_) | None, _) => {}
         }
         self.restore_metadata(machine, manifests.metadata)
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{act_of, stopped};
 use crate::digest::Digest;
 use crate::effect::fs::Fs;
-use crate::effect::shell::{Call, Ran, Shell};
+use crate::effect::shell::{Attendant, Call, Ran, Shell};
 use crate::effect::tree::{no_tick, remove_tree};
 use crate::engine::{MutationError, Sight, Task, World};
 use crate::hadoop::Hdfs;
@@ -160,6 +160,10 @@ pub(super) struct ProductShell<'m, 'a>(pub &'m Machine<'a>);
 impl Shell for ProductShell<'_, '_> {
     fn run(&self, call: &Call) -> io::Result<Ran> {
         self.0.products_time(|| self.0.shell.run(call))
+    }
+
+    fn attend(&self, call: &Call, attendant: &mut dyn Attendant) -> io::Result<Ran> {
+        self.0.products_time(|| self.0.shell.attend(call, attendant))
     }
 }
 

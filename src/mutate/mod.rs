@@ -6,12 +6,16 @@
 mod archive_tree;
 mod back_up_metadata;
 mod carry_customisations;
+mod cluster;
+mod copy_cluster_data;
 mod copy_cube_data;
 mod discard;
 mod exchange_trees;
 mod hand_over_data;
 mod machine;
 mod product;
+mod restore_cluster_data;
+mod snapshot_cube_data;
 mod stage_tree;
 mod start_service;
 mod stop_service;
@@ -23,9 +27,14 @@ use std::path::{Path, PathBuf};
 pub use archive_tree::{ArchiveRecord, record_path as archive_record_path};
 pub use back_up_metadata::manifest_path as metadata_manifest_path;
 pub use carry_customisations::{content_name, item_digest};
+pub use cluster::{
+    cluster_copy_path, copy_manifest_path as cluster_copy_manifest_path, read_cube_manifest,
+    snapshot_manifest_path as cluster_snapshot_manifest_path, snapshot_path as cluster_snapshot_path,
+};
 pub use copy_cube_data::{copy_path as cube_copy_path, manifest_path as cube_manifest_path};
 pub use machine::{Downtime, Machine, Progress};
 
+use self::cluster::is_on_cluster;
 use crate::backup::archive::ArchiveError;
 use crate::backup::manifest::ManifestError;
 use crate::backup::package::PackageError;
@@ -35,6 +44,7 @@ use crate::effect::fs::exists;
 use crate::effect::tree::{Context, parent_of};
 use crate::engine::{MutationError, Sight, Task};
 use crate::hadoop::HdfsError;
+use crate::hadoop::cluster::ClusterError;
 use crate::kyligence::home::NotAHome;
 use crate::kyligence::jobs::UnfinishedJobs;
 use crate::kyligence::metadata::MetadataError;
@@ -85,6 +95,7 @@ macro_rules! fails_by {
 fails_by!(
     io::Error,
     HdfsError,
+    ClusterError,
     ManifestError,
     PackageError,
     ArchiveError,
@@ -149,6 +160,9 @@ fn act_of(mutation: &Mutation) -> Box<dyn Act + '_> {
         Mutation::BackUpMetadata { home, backup } => {
             Box::new(back_up_metadata::BackUpMetadata { home, backup })
         }
+        Mutation::CopyCubeData { cube, pass } if is_on_cluster(&cube.source) => {
+            Box::new(copy_cluster_data::CopyClusterData { cube, pass: *pass })
+        }
         Mutation::CopyCubeData { cube, pass } => Box::new(copy_cube_data::CopyCubeData { cube, pass: *pass }),
         Mutation::HandOverData { home, backup, cube, effective_from } => {
             Box::new(hand_over_data::HandOverData {
@@ -167,6 +181,11 @@ fn act_of(mutation: &Mutation) -> Box<dyn Act + '_> {
         }
         Mutation::DiscardTree { tree } => Box::new(discard::DiscardLocal { path: tree }),
         Mutation::DiscardFile { file } => Box::new(discard::DiscardLocal { path: file }),
+        Mutation::DiscardCubeData { root } if is_on_cluster(root) => {
+            Box::new(discard::DiscardClusterData { root })
+        }
+        Mutation::SnapshotCubeData { cube } => Box::new(snapshot_cube_data::SnapshotCubeData { cube }),
+        Mutation::DiscardSnapshot { cube } => Box::new(discard::DiscardSnapshot { cube }),
         Mutation::DiscardCubeData { root } => Box::new(discard::DiscardCubeData { root }),
     }
 }

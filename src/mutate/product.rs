@@ -1,13 +1,12 @@
 //! What several mutations ask of the product: its home, its processes, its service, its working directory.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use super::machine::ProductShell;
 use super::{Machine, refused};
-use crate::effect::shell::{Call, Shell, ending};
 use crate::engine::MutationError;
+use crate::hadoop::cluster::Cluster;
 use crate::hadoop::scheme;
 use crate::kyligence::home::Home;
 use crate::kyligence::metadata::{MetadataError, MetadataTools};
@@ -17,9 +16,6 @@ use crate::raw_path::RawPath;
 
 /// How long a stopped service may take to go.
 pub(super) const STOP_LIMIT: Duration = Duration::from_mins(2);
-
-/// How long a look at the cluster's file system may take.
-const REACH_LIMIT: Duration = Duration::from_mins(2);
 
 /// Recognises the home that is at a path now.
 pub(super) fn home(machine: &Machine<'_>, path: &RawPath) -> Result<Home, MutationError> {
@@ -79,39 +75,26 @@ pub(super) fn with_metadata<T>(
 /// success (reference 22.1).
 pub(super) fn reach_working_dir(machine: &Machine<'_>, home: &Home) -> Result<(), String> {
     let working_dir = home.working_dir().map_err(|error| error.to_string())?;
-    reach(machine, home, &working_dir.shared)?;
-    match &working_dir.instance {
-        Some(instance) => reach(machine, home, instance),
+    let dirs: Vec<RawPath> = [Some(working_dir.shared), working_dir.instance]
+        .into_iter()
+        .flatten()
+        .map(|dir| dir.as_str().into())
+        .collect();
+    if scheme(&dirs[0]) == Some("file") {
+        let reach = |path: &RawPath| {
+            machine.hdfs.reach(path).map_err(|error| format!("the working directory `{path}`: {error}"))
+        };
+        return dirs.iter().try_for_each(reach);
+    }
+    let shell = ProductShell(machine);
+    let there = Cluster::new(&shell, &home.path).look(&dirs).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        format!("the working directory `{}` cannot be reached: {error}{cause}", dirs[0])
+    })?;
+    match dirs.iter().zip(&there).find(|(_, here)| here.is_none()) {
+        Some((dir, _)) => Err(format!("the working directory `{dir}` is not there")),
         None => Ok(()),
     }
-}
-
-fn reach(machine: &Machine<'_>, home: &Home, dir: &str) -> Result<(), String> {
-    let path = RawPath::from(dir);
-    if scheme(&path) == Some("file") {
-        return machine.hdfs.reach(&path).map_err(|error| format!("the working directory `{path}`: {error}"));
-    }
-    let call = Call {
-        label: "hadoop fs -ls".to_owned(),
-        program: "hadoop".into(),
-        args: ["fs", "-ls", dir].map(Into::into).to_vec(),
-        cwd: home.path.clone(),
-        set: BTreeMap::new(),
-        unset: Vec::new(),
-        time_limit: Some(REACH_LIMIT),
-    };
-    let ran = ProductShell(machine).run(&call).map_err(|error| {
-        format!("the working directory `{path}` cannot be reached: cannot run `hadoop`: {error}")
-    })?;
-    // `-ls` and not `-test`: the latter exits 1 for "absent" and for "cannot ask" alike.
-    if ran.code == Some(0) && !ran.timed_out {
-        return Ok(());
-    }
-    let said = ran.stderr.lines().last().unwrap_or_default();
-    Err(format!(
-        "the working directory `{path}` cannot be reached: `hadoop fs -ls`: {}: {said}",
-        ending(&ran)
-    ))
 }
 
 /// Refuses to go on unless the working directory can be reached.

@@ -16,6 +16,8 @@ pub enum Knob {
     ServiceProgram,
     /// The metadata store's directory, for a metadata URL that names none.
     MetadataDir,
+    /// The local directory that stands for a working directory on a cluster.
+    WorkingDir,
     /// `ok`, `fail` (exit 1), or `nothing` (exit 0, and nothing was started).
     StartMode,
     /// A file that `start` waits for, once it holds its lock. `<file>.reached` appears when it waits.
@@ -67,10 +69,11 @@ pub enum Knob {
 }
 
 impl Knob {
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 27] = [
         Self::CallLog,
         Self::ServiceProgram,
         Self::MetadataDir,
+        Self::WorkingDir,
         Self::StartMode,
         Self::StartGate,
         Self::PidLateMs,
@@ -102,6 +105,7 @@ impl Knob {
             Self::CallLog => "CALL_LOG",
             Self::ServiceProgram => "SERVICE_PROGRAM",
             Self::MetadataDir => "METADATA_DIR",
+            Self::WorkingDir => "WORKING_DIR",
             Self::StartMode => "START_MODE",
             Self::StartGate => "START_GATE",
             Self::PidLateMs => "PID_LATE_MS",

@@ -78,6 +78,8 @@ pub struct Options {
     pub blank: bool,
     /// Another instance has its data in the same working directory.
     pub neighbour: bool,
+    /// The working directory on a cluster that the home names. What the stand-in itself keeps in one stays local.
+    pub cluster: Option<String>,
     /// The new package exists as an unpacked directory, too.
     pub package_dir: bool,
     /// The old package is still there, as an archive.
@@ -102,6 +104,7 @@ impl Options {
             home_link: false,
             blank: false,
             neighbour: false,
+            cluster: None,
             package_dir: false,
             old_package: false,
             seed: Seed(1),
@@ -195,6 +198,9 @@ impl Scenario {
             knobs.set(Knob::MetadataDir, store_dir.display())?;
         }
         let working_dir = root.join("hdfs/kylin");
+        if options.cluster.is_some() {
+            knobs.set(Knob::WorkingDir, working_dir.display())?;
+        }
         let store = Store::at(store_dir, working_dir.join(Self::IDENTIFIER));
         store.fill(options.layout, &options.old_version)?;
         if options.neighbour {
@@ -299,7 +305,11 @@ impl Scenario {
         let site = Site {
             layout: self.options.layout,
             metadata_url: &self.metadata_url(),
-            working_dir: &format!("file://{}", self.working_dir.display()),
+            working_dir: &self
+                .options
+                .cluster
+                .clone()
+                .unwrap_or_else(|| format!("file://{}", self.working_dir.display())),
             port: self.port,
             log_bytes: self.options.size.filling().0 / 25,
             seed: self.options.seed,

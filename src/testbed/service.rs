@@ -109,7 +109,9 @@ impl Service {
             return Err(wrong("it names no metadata store"));
         }
         let working = property(&home, "kylin.env.hdfs-working-dir")?;
-        let working = Path::new(working.trim_start_matches("file://")).join(identifier);
+        let local = Some(settings.text(Knob::WorkingDir)).filter(|local| !local.is_empty());
+        let working = local.unwrap_or(working.trim_start_matches("file://"));
+        let working = Path::new(working).join(identifier);
         let store = Store::at(dir, working);
         let layout = if home.join("server").is_dir() { Layout::Ke4 } else { Layout::Ke3 };
         Ok(Self { layout, home, knobs, product, version, port, store, ready: AtomicBool::new(false) })

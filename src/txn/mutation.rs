@@ -154,6 +154,16 @@ pub enum Mutation {
         /// kytx's directory for this transaction.
         root: RawPath,
     },
+    /// Makes a snapshot of the cube data, in a file system that has them.
+    SnapshotCubeData {
+        /// What it is a snapshot of; its name is made from that of the transaction's directory.
+        cube: CubeCopy,
+    },
+    /// Deletes this transaction's snapshot of the cube data.
+    DiscardSnapshot {
+        /// What it is a snapshot of.
+        cube: CubeCopy,
+    },
 }
 
 impl Mutation {
@@ -193,6 +203,10 @@ impl Mutation {
             Self::DiscardTree { tree } => format!("delete `{tree}`"),
             Self::DiscardFile { file } => format!("delete `{file}`"),
             Self::DiscardCubeData { root } => format!("delete the copy of the cube data `{root}`"),
+            Self::SnapshotCubeData { cube } => format!("make a snapshot of the cube data `{}`", cube.source),
+            Self::DiscardSnapshot { cube } => {
+                format!("delete the snapshot of the cube data `{}`, which frees what it held", cube.source)
+            }
         }
     }
 
@@ -221,9 +235,13 @@ impl Mutation {
             Self::ExchangeTrees { live, .. } => format!("swap `{live}` and the spare tree back"),
             Self::StartService { home, .. } => format!("stop the service of `{home}`"),
             Self::ArchiveTree { archive, .. } => format!("nothing: the archive `{archive}` stays"),
-            Self::DiscardTree { .. } | Self::DiscardFile { .. } | Self::DiscardCubeData { .. } => {
-                "cannot be undone".to_owned()
+            Self::SnapshotCubeData { cube } => {
+                format!("delete the snapshot of the cube data `{}`", cube.source)
             }
+            Self::DiscardTree { .. }
+            | Self::DiscardFile { .. }
+            | Self::DiscardCubeData { .. }
+            | Self::DiscardSnapshot { .. } => "cannot be undone".to_owned(),
         }
     }
 }

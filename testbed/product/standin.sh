@@ -89,6 +89,8 @@ find_data() {
     base=$(property kylin.env.hdfs-working-dir)
     base=${base:-/kylin}
     base=${base#file://}
+    # A working directory on a cluster: what the stand-in itself keeps in it lies in a local one.
+    [ -z "${WORKING_DIR:-}" ] || base=$WORKING_DIR
     base=${base%/}
     working=$base/$identifier
 }

@@ -12,7 +12,7 @@ use kytx::effect::fs::{Attrs, Fs, Kind, Timestamp};
 use kytx::effect::tree::{make_dirs, no_tick, parent_of, remove_tree};
 use kytx::journal::BALLAST_BYTES;
 use kytx::kyligence::carry::{CarryItem, CarryList, How};
-use kytx::kyligence::planner::{ArchiveWhen, PlanInputs, steps};
+use kytx::kyligence::planner::{ArchiveWhen, CubeKept, PlanInputs, steps};
 use kytx::mutate::{content_name, item_digest};
 use kytx::state_dir::StateDir;
 use kytx::txn::{CubeCopy, Mutation, Owner, Stage, Step};
@@ -207,10 +207,13 @@ pub fn plan(fs: &SimFs) -> Vec<Step> {
         owner: Owner { uid: 0, gid: 0 },
         carry,
         metadata_backup: metadata_backup().into(),
-        cube: Some(CubeCopy {
-            source: format!("file://{CUBE}").as_str().into(),
-            root: format!("file://{CUBE_ROOT}").as_str().into(),
-        }),
+        cube: Some((
+            CubeCopy {
+                source: format!("file://{CUBE}").as_str().into(),
+                root: format!("file://{CUBE_ROOT}").as_str().into(),
+            },
+            CubeKept::Copy,
+        )),
         archive_when: ArchiveWhen::After,
         archive: ARCHIVE.into(),
         start: false,

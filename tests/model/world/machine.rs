@@ -240,12 +240,21 @@ fn observe(machine: &Machine, mutation: &Mutation, intended: bool) -> Observed {
             Whole(OldTree) => Before,
             _ => Foreign,
         },
-        Mutation::DiscardCubeData { .. } => match machine[Thing::CubeCopy] {
-            Absent => After,
-            Part(Old) => Torn,
-            Whole(Old) => Before,
-            _ => Foreign,
-        },
+        Mutation::SnapshotCubeData { .. }
+        | Mutation::DiscardCubeData { .. }
+        | Mutation::DiscardSnapshot { .. } => {
+            observe_copy(machine[Thing::CubeCopy], matches!(mutation, Mutation::SnapshotCubeData { .. }))
+        }
+    }
+}
+
+/// What is seen of a copy or snapshot that is made in one act, or discarded.
+fn observe_copy(copy: Cell, making: bool) -> Observed {
+    match (copy, making) {
+        (Cell::Absent, true) | (Whole(Value::Old), false) => Observed::Before,
+        (Cell::Absent, false) | (Whole(Value::Old), true) => Observed::After,
+        (Part(Value::Old), false) => Observed::Torn,
+        _ => Observed::Foreign,
     }
 }
 
@@ -389,6 +398,9 @@ impl Walk {
             Mutation::ArchiveTree { .. } => self.make(Thing::Archive, Value::OldTree),
             Mutation::DiscardTree { .. } => self.discard_spare(),
             Mutation::DiscardFile { .. } => self.set(Thing::Archive, Absent),
+            // In one act, unlike a copy.
+            Mutation::SnapshotCubeData { .. } => self.set(Thing::CubeCopy, Whole(Value::Old)),
+            Mutation::DiscardSnapshot { .. } => self.set(Thing::CubeCopy, Absent),
             Mutation::DiscardCubeData { .. } => self.discard_copy(),
         }
     }
@@ -408,9 +420,11 @@ impl Walk {
                     self.set(Thing::Archive, Absent);
                 }
             }
+            Mutation::SnapshotCubeData { .. } => self.set(Thing::CubeCopy, Absent),
             Mutation::DiscardTree { .. }
             | Mutation::DiscardFile { .. }
-            | Mutation::DiscardCubeData { .. } => {
+            | Mutation::DiscardCubeData { .. }
+            | Mutation::DiscardSnapshot { .. } => {
                 panic!("BUG: a cleanup step cannot be undone")
             }
         }
