@@ -346,8 +346,8 @@ impl Script<'_> {
             Err(OpenError::NotEnded { .. }) => assert!(!ended),
             Err(error) => {
                 assert!(ended && self.faulty, "{error:?}");
-                // The twin may have been moved, and the store not.
-                (self.retiring, self.harm.twin) = (self.retiring + 1, true);
+                // The store may have been moved, and the twin not.
+                (self.retiring, self.harm.store) = (self.retiring + 1, true);
             }
         }
     }
