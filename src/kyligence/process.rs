@@ -332,16 +332,18 @@ fn read_pid_files(fs: &dyn Fs, home: &Path) -> io::Result<Vec<(&'static str, Vec
     Ok(files)
 }
 
-/// A process of the home that descends from its server, or that a pid file names, goes when the server is stopped.
+/// A process of the home that a pid file names, and one that descends from it or from the server, goes when the server
+/// is stopped. A script that is asked for a moment looks like the one that asked: a fork of the same shell.
 fn mark_children(
     found: &mut [HomeProcess],
     all: &BTreeMap<u32, Seen>,
     pid_files: &[(&'static str, Vec<u32>)],
 ) {
-    let services: Vec<u32> = found.iter().filter(|p| p.role == Role::Service).map(|p| p.pid).collect();
+    let is_named = |pid: u32| pid_files.iter().any(|(_, pids)| pids.contains(&pid));
+    let owners: Vec<u32> =
+        found.iter().filter(|p| p.role == Role::Service || is_named(p.pid)).map(|p| p.pid).collect();
     for process in found.iter_mut().filter(|process| process.role != Role::Service) {
-        let descends = ancestors(all, process.pid).iter().any(|pid| services.contains(pid));
-        if descends || pid_files.iter().any(|(_, pids)| pids.contains(&process.pid)) {
+        if ancestors(all, process.pid).iter().any(|pid| owners.contains(pid)) {
             process.role = Role::Child;
         }
     }
@@ -545,8 +547,11 @@ pub(super) mod tests {
         plant(&machine.proc_dir(), 32, ('S', 31), &["java", "-cp", driver.to_str().unwrap()], "/", "");
         machine.plant(33, &["sh", "HOME/bin/guardian.sh"], "/", "");
         machine.plant(34, &["sh", "HOME/bin/metastore.sh"], "/", "");
+        let guardian = machine.home().join("bin/guardian.sh");
+        plant(&machine.proc_dir(), 35, ('S', 33), &["sh", guardian.to_str().unwrap()], "/", "");
         std::fs::write(machine.home().join("kgid"), "33").unwrap();
-        let roles = [(30, Role::Service), (32, Role::Child), (33, Role::Child), (34, Role::Tool)];
+        let children = [(32, Role::Child), (33, Role::Child), (34, Role::Tool), (35, Role::Child)];
+        let roles = [&[(30, Role::Service)][..], &children[..]].concat();
         assert_eq!(machine.roles(), roles);
     }
 

@@ -399,6 +399,9 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(PathBuf, PathBuf, 
             Some("--home") => home = args.next(),
             Some("--knobs") => knobs = args.next(),
             Some("--check-port") => check_only = true,
+            // What the real server would be told, and is known by.
+            Some("-jar") => drop(args.next()),
+            _ if arg.as_encoded_bytes().starts_with(b"-Dcatalina.base=") => {}
             _ => return Err(ServiceError::Usage),
         }
     }

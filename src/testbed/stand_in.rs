@@ -79,7 +79,7 @@ impl StandIn {
         let working = self.root.join("hdfs/kylin");
         text.extend_from_slice(
             format!(
-                "kylin.metadata.url={IDENTIFIER}@jdbc,url=jdbc:mysql://127.0.0.1:1/rehearsal\n\
+                "kylin.metadata.url={IDENTIFIER}@jdbc,url=jdbc:mysql:///rehearsal\n\
                  kylin.env.hdfs-working-dir=file://{}\nkap.guardian.enabled=false\n",
                 working.display()
             )

@@ -34,7 +34,8 @@ start() {
     echo '<allocations/>' > "$home/conf/fairscheduler.xml"
     echo "* * * * * /usr/sbin/logrotate $home/logrotate/kylin" > "$home/logrotate/cron"
     echo "$home/logs/kylin.out { rotate 10 }" > "$home/logrotate/kylin"
-    nohup "$SERVICE_PROGRAM" standin-service --home "$home" --knobs "$knobs" \
+    # The command line by which the real server is known while its pid file is not written yet.
+    nohup "$SERVICE_PROGRAM" standin-service --home "$home" --knobs "$knobs" "-Dcatalina.base=$home/tomcat" \
         >> "$home/logs/kylin.out" 2>&1 < /dev/null &
     child=$!
     if [ "${PID_LATE_MS:-0}" -gt 0 ]; then

@@ -36,7 +36,8 @@ start() {
     "$SERVICE_PROGRAM" standin-service --home "$home" --knobs "$knobs" --check-port ||
         fail "ERROR: Port is in use, another Kylin server is running?"
     cd "$home/server" || fail "ERROR: no server directory"
-    nohup "$SERVICE_PROGRAM" standin-service --home "$home" --knobs "$knobs" \
+    # The command line by which the real server is known while its pid file is not written yet.
+    nohup "$SERVICE_PROGRAM" standin-service --home "$home" --knobs "$knobs" -jar newten.jar \
         >> "$home/logs/kylin.out" 2>&1 < /dev/null &
     child=$!
     if [ "${PID_LATE_MS:-0}" -gt 0 ]; then
