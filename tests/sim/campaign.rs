@@ -280,8 +280,8 @@ pub fn histories(deaf_to: &[Place]) -> Vec<History> {
 pub fn share(seed: u64, model: Model) -> Share {
     let (per_mille, drawn) = match (exhaustive(), model) {
         (true, _) => (1000, 200),
-        (false, Model::Strict) => (500, 70),
-        (false, Model::Ordered) => (1000, 40),
+        (false, Model::Strict) => (800, 170),
+        (false, Model::Ordered) => (1000, 60),
     };
     Share { seed, per_mille, drawn, again_every: 12, again: 3, kill_every: 0, only_one: false }
 }

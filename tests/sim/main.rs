@@ -29,7 +29,7 @@ use crash::Model;
 use support::census::{Census, seed};
 
 /// How many distinct states each model is good for in the share of a usual run.
-const STATES_MIN: [(Model, u64); 2] = [(Model::Strict, 90_000), (Model::Ordered, 10_000)];
+const STATES_MIN: [(Model, u64); 2] = [(Model::Strict, 85_000), (Model::Ordered, 3_500)];
 
 /// Explores one model.
 fn explore(model: Model) {

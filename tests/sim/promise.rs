@@ -1,9 +1,12 @@
 //! What must hold whenever the power goes, and what every end must look like.
 
+use std::path::Path;
+
 use kytx::backup::index::Index;
 use kytx::backup::manifest::Manifest;
 use kytx::backup::read_back::read_back;
-use kytx::effect::fs::read_file;
+use kytx::backup::walk::hash_file;
+use kytx::effect::fs::{Kind, read_file};
 use kytx::effect::tree::no_tick;
 use kytx::mutate::{ArchiveRecord, archive_record_path};
 use kytx::txn::{Outcome, Record};
@@ -104,7 +107,7 @@ impl Promise {
                 self.check_untouched(image)?;
                 self.check_leftovers(image)?;
                 // An archive that has its name stays, and is one.
-                if absent(image, ARCHIVE).is_ok() { Ok(()) } else { check_archive(image) }
+                if absent(image, ARCHIVE).is_ok() { Ok(()) } else { check_archive(image, HOME.as_ref()) }
             }
             // Nothing but the journal was of interest.
             End::Applied | End::Ended(Outcome::Committed) if self.database.is_empty() => {
@@ -146,31 +149,39 @@ impl Promise {
         if !self.is_dump(image) {
             return Err("the metadata backup is not whole".to_owned());
         }
-        check_archive(image)
+        check_archive(image, &spare())
     }
 }
 
-/// The archive is what its record says, to the last byte.
-fn check_archive(image: &Image) -> Result<(), Fault> {
+/// The archive is what its record says, to the last byte, and so is the old tree from which it was made: also what the
+/// product had just written there, and had not synced.
+fn check_archive(image: &Image, old: &Path) -> Result<(), Fault> {
     let fs = SimFs::mount(image.clone(), Lacking::default(), Vec::new(), 0);
     let path = archive_record_path(&state(), &ARCHIVE.into());
     let check = || -> Result<(), Box<dyn std::error::Error>> {
         let record: ArchiveRecord = serde_json::from_slice(&read_file(&fs, &path, 1 << 20)?)?;
         let index = Index::read(&fs, &path.with_extension("index"), &record.index)?;
         let manifest = Manifest::read(&fs, &path.with_extension("manifest"), &record.manifest)?;
-        Ok(read_back(&fs, ARCHIVE.as_ref(), &index, &manifest, 1, &no_tick)?)
+        read_back(&fs, ARCHIVE.as_ref(), &index, &manifest, 1, &no_tick)?;
+        for entry in manifest.entries.iter().filter(|entry| entry.kind == Kind::File) {
+            let path = old.join(entry.path.as_path());
+            if entry.content != Some(hash_file(&fs, &path, &no_tick)?.1) {
+                return Err(format!("`{}` in the old tree is not what the archive holds", entry.path).into());
+            }
+        }
+        Ok(())
     };
-    check().map_err(|error| format!("the archive is not whole: {error}"))
+    check().map_err(|error| format!("the archive or its tree is not whole: {error}"))
 }
 
-fn same(wanted: &Tree, image: &Image, path: impl AsRef<std::path::Path>) -> Result<(), Fault> {
+fn same(wanted: &Tree, image: &Image, path: impl AsRef<Path>) -> Result<(), Fault> {
     match difference(wanted, &tree(image, &path)) {
         None => Ok(()),
         Some(what) => Err(format!("in `{}` {what}", path.as_ref().display())),
     }
 }
 
-fn absent(image: &Image, path: impl AsRef<std::path::Path>) -> Result<(), Fault> {
+fn absent(image: &Image, path: impl AsRef<Path>) -> Result<(), Fault> {
     if tree(image, &path).is_empty() {
         Ok(())
     } else {

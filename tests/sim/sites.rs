@@ -27,16 +27,21 @@ const REDUNDANT: &[Redundant] = &[
         "asks, before the first write, whether the file system can be synced as a whole",
     ),
     (
+        "src/effect/tree.rs sync_tree sync_dir",
+        &[],
+        "the name of the tree that is archived was synced when it was given, by the swap",
+    ),
+    (
         "src/hadoop/local.rs mirror sync_dir",
         &[],
         "an early copy that is lost is made again by the final pass, but within the downtime",
     ),
     (
-        "src/journal/ballast.rs make sync",
+        "src/journal/ballast.rs make_with sync",
         &[],
         "a ballast that is lost is made again; synced so that its room is taken on the disk and not only promised",
     ),
-    ("src/journal/ballast.rs make sync_dir", &[], "likewise"),
+    ("src/journal/ballast.rs make_with sync_dir", &[], "likewise"),
     (
         "src/journal/sled.rs sync_store sync_dir",
         &[],
@@ -77,6 +82,10 @@ const NOT_SIMULATED: &[(&str, &str)] = &[
     (
         "src/kyligence/service.rs remove_if_there sync_dir",
         "there are no processes here, and no files that name them",
+    ),
+    (
+        "src/state_dir.rs remove_claim sync_dir",
+        "the state is in its default place here, where no claim is made",
     ),
 ];
 
