@@ -128,6 +128,23 @@ pub fn share(measured: &[Measured], random: &mut Random) -> Vec<Job> {
     jobs
 }
 
+/// Another share of the commands in whose windows these are. Runs differ by a few calls, so that a kill can fall beside
+/// a window of few calls.
+pub fn share_for(missed: &[(usize, [String; 3])], measured: &[Measured], random: &mut Random) -> Vec<Job> {
+    let is_wanted = |job: &Job| {
+        let phase = match job.scene {
+            Scene::Begin | Scene::Resume => "applying",
+            Scene::Abort => "aborting",
+            Scene::Commit => "committing",
+        };
+        job.accident == Accident::Kytx
+            && missed.iter().any(|(kind, place)| *kind == job.kind && place[0] == phase)
+    };
+    let mut jobs = share(measured, random);
+    jobs.retain(is_wanted);
+    jobs
+}
+
 /// In one of so many states the recovery is killed as well. Most are short.
 fn again(random: &mut Random, one_in: u64) -> Option<(u64, bool)> {
     let is_chosen = random.up_to(one_in) == 1;
@@ -158,7 +175,7 @@ impl Grid {
 
     /// Explores them, and tells how far it is after every `tell_every` of them.
     pub fn explore(&mut self, jobs: &[Job], workers: usize, scratch: &Path, tell_every: usize) {
-        self.census.figures.insert("runs planned".to_owned(), jobs.len() as u64);
+        *self.census.figures.entry("runs planned".to_owned()).or_default() += jobs.len() as u64;
         let next = AtomicUsize::new(0);
         let shared = Mutex::new(&mut *self);
         std::thread::scope(|scope| {
