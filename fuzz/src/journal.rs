@@ -17,7 +17,8 @@ use super::scratch::{Scratch, entries, walk};
 const TURNS_MAX: usize = 24;
 
 /// EIO, ENOSPC, EACCES, EMFILE.
-const ERRNOS: [i32; 4] = [5, 28, 13, 24];
+const EIO: i32 = 5;
+const ERRNOS: [i32; 4] = [EIO, 28, 13, 24];
 
 /// What is done to a file.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +65,8 @@ struct Script<'fs> {
     in_flight: bool,
     harm: Harm,
     faulty: bool,
+    /// Reads fail as those of a broken medium do.
+    unreadable: bool,
     retiring: usize,
     store: Option<Store<'fs>>,
 }
@@ -91,6 +94,7 @@ pub fn journal(data: &[u8]) {
         in_flight: false,
         harm: Harm::default(),
         faulty: false,
+        unreadable: false,
         retiring: 0,
         store: None,
     };
@@ -143,6 +147,8 @@ impl Script<'_> {
     fn set_fault(&mut self, fault: Option<Fault>) {
         self.fs.set_fault(fault);
         self.faulty = fault.is_some();
+        // A store that the medium does not give back is a damaged one: kept aside, and rebuilt from the twin.
+        self.unreadable = fault.is_some_and(|fault| fault.looks && fault.errno == EIO);
     }
 
     /// Opens, or creates where there is none. `false` if it is refused, rightly.
@@ -151,7 +157,7 @@ impl Script<'_> {
         let before = content_of(&self.dir);
         match Store::open(self.fs, &self.dir) {
             // Somebody has forged both places, and nothing can tell.
-            Ok(_) if self.harm.replaced && self.harm.store => false,
+            Ok(_) if self.harm.replaced && (self.harm.store || self.unreadable) => false,
             Ok(opened) => {
                 let found: Vec<&Record> = opened.records.iter().map(|(_, record)| record).collect();
                 let lsns = opened.records.iter().map(|(lsn, _)| lsn.0);
