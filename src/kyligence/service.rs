@@ -217,7 +217,20 @@ pub fn start(
         let ran = run(tools, &script_call(home, "kylin.sh", &["start"], Some(START_SCRIPT_LIMIT)))?;
         await_process(tools, home, &ran)?;
     }
-    ready(tools, home, readiness, limit)
+    ready(tools, home, readiness, limit)?;
+    unlock(tools, home)
+}
+
+/// Removes the lock of a start that was killed once the server ran: left there, it would block the operator's next start
+/// (reference F-8). That of a start at work stays.
+fn unlock(tools: &ServiceTools<'_>, home: &Path) -> Result<(), ServiceError> {
+    let lock = home.join("LOCK");
+    if !exists(tools.fs, &lock).map_err(ServiceError::Stale)? {
+        return Ok(());
+    }
+    let now = look(tools, home)?;
+    let is_idle = now.found.iter().all(|process| process.role != Role::Tool);
+    if is_idle { remove_if_there(tools.fs, &lock) } else { Ok(()) }
 }
 
 /// Waits until the service answers as a ready one does, at most `limit`.

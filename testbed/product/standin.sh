@@ -95,9 +95,15 @@ find_data() {
     working=$base/$identifier
 }
 
+# Thousands of these scripts run in a grid of crashes, and a process costs more than what it does.
+make_dir() {
+    [ -d "$1" ] || mkdir -p "$1"
+}
+
 # What any call of the product's tools leaves in the home it runs in.
 litter() {
-    mkdir -p "$home/logs" "$home/ext"
+    make_dir "$home/logs"
+    make_dir "$home/ext"
     for what in hive hbase hadoop kafka spark flink; do
         echo "export ${what}_dependency=$home/$what" > "$home/bin/cached-$what-dependency.sh"
     done

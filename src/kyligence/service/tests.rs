@@ -182,6 +182,19 @@ fn a_running_service_is_not_started_again() {
 }
 
 #[test]
+fn a_lock_of_a_start_that_died_after_its_server_ran_goes() {
+    let machine = Machine::new(vec![process(7, Role::Service)], (0, vec![]));
+    std::fs::write(machine.home().join("LOCK"), "").unwrap();
+    machine.start().unwrap();
+    assert!(!machine.home().join("LOCK").exists());
+    // A script is at work beside the server.
+    let machine = Machine::new(vec![process(7, Role::Service), process(8, Role::Tool)], (0, vec![]));
+    std::fs::write(machine.home().join("LOCK"), "").unwrap();
+    machine.start().unwrap();
+    assert!(machine.home().join("LOCK").exists());
+}
+
+#[test]
 fn a_lock_of_a_living_start_stays() {
     let machine = Machine::new(vec![process(7, Role::Tool)], (0, vec![]));
     std::fs::write(machine.home().join("LOCK"), "").unwrap();

@@ -27,9 +27,16 @@ new_uuid() {
 # its success line.
 KILLED=137
 
+# Whether a file of the store only says that its content is elsewhere.
+is_marker() {
+    first=
+    IFS= read -r first < "$1"
+    case $first in "$MARKER"*) return 0 ;; *) return 1 ;; esac
+}
+
 # Copies one entry's content to a file. The marker of a lost large entry is deleted from the live store.
 fetch() {
-    if [ "$(head -c ${#MARKER} "$store/$1" | tr -d '\000')" = "$MARKER" ]; then
+    if is_marker "$store/$1"; then
         if [ "$BACKUP_MODE" = lost-markers ] || [ ! -f "$working/resources-jdbc/$1" ]; then
             echo "RETRY 1 error resource /$1"
             echo "WARN  [pool-1] persistence.PushdownResourceStore : Marker exists but real file not found, delete marker: /$1" >&2
@@ -41,7 +48,7 @@ fetch() {
     else
         source=$store/$1
     fi
-    case $1 in */*) mkdir -p "$2/${1%/*}" ;; esac
+    case $1 in */*) make_dir "$2/${1%/*}" ;; esac
     cp -p "$source" "$2/$1" || return $KILLED
 }
 
@@ -51,9 +58,9 @@ download() {
     [ "$BACKUP_MODE" = empty ] && return 1
     new_uuid "$1"
     [ "$BACKUP_MODE" = uuid-only ] && return 1
-    total=$(store_entries "$store" | wc -l)
-    done_count=0
     store_entries "$store" > "$1.entries" || return $KILLED
+    total=$(wc -l < "$1.entries")
+    done_count=0
     while IFS= read -r entry; do
         done_count=$((done_count + 1))
         [ "$entry" = UUID ] && continue
@@ -103,10 +110,10 @@ restore() {
     [ -d "$1" ] || { echo "ERROR: $1 does not exist" >&2; exit 1; }
     [ -d "$base" ] || { echo "Failed to copy resource: $base does not exist"; exit 1; }
     [ -e "$1/UUID" ] || new_uuid "$1"
-    total=$(store_entries "$1" | wc -l)
-    done_count=0
     list=$store.restoring.$$
     store_entries "$1" > "$list" || exit $KILLED
+    total=$(wc -l < "$list")
+    done_count=0
     while IFS= read -r entry; do
         done_count=$((done_count + 1))
         [ "$entry" = UUID ] && continue
@@ -121,9 +128,9 @@ restore() {
             esac
             [ -n "$RESTORE_GATE" ] && [ ! -e "$RESTORE_GATE" ] && wait_for_gate "$RESTORE_GATE"
         fi
-        case $entry in */*) mkdir -p "$store/${entry%/*}" ;; esac
+        case $entry in */*) make_dir "$store/${entry%/*}" ;; esac
         if is_large "$entry"; then
-            mkdir -p "$working/resources-jdbc/${entry%/*}"
+            make_dir "$working/resources-jdbc/${entry%/*}"
             cp -p "$1/$entry" "$working/resources-jdbc/$entry" &&
                 printf '%s' "$MARKER" > "$store/$entry" &&
                 touch -r "$1/$entry" "$store/$entry"
@@ -139,9 +146,9 @@ restore() {
 reset_store() {
     java_broken && exit 1
     store_entries "$store" | while IFS= read -r entry; do
-        [ "$entry" = UUID ] || rm -f "$store/$entry" || exit
         ! is_large "$entry" || rm -f "$working/resources-jdbc/$entry" || exit
     done || exit $KILLED
+    find "$store" -type f ! -name '*.part' ! -path "$store/UUID" -exec rm -f {} + || exit $KILLED
     wait_for_gate "$RESET_GATE"
     find "$store" -mindepth 1 -depth -type d -exec rmdir {} + 2> /dev/null
     keep_store

@@ -7,7 +7,7 @@ export KYLIN_HOME="$home"
 read_knobs
 log_call metastore.sh "$@"
 find_data
-mkdir -p "$home/logs"
+make_dir "$home/logs"
 echo "INFO  [main] metadata.url=$url" >> "$home/logs/shell.stderr"
 echo "metadata.url=$url" >&2
 
@@ -21,10 +21,10 @@ backup_failed() {
 }
 
 copy_store() {
-    (cd "$store" && find . -type d) | while IFS= read -r dir; do mkdir -p "$1/$dir"; done
-    total=$(store_entries "$store" | wc -l)
-    done_count=0
+    (cd "$store" && find . -type d -exec sh -c 'cd "$0" && mkdir -p "$@"' "$1" {} +)
     store_entries "$store" > "$1.entries" || return 1
+    total=$(wc -l < "$1.entries")
+    done_count=0
     while IFS= read -r entry; do
         done_count=$((done_count + 1))
         if [ "$done_count" -gt $((total / 2)) ]; then
@@ -75,10 +75,10 @@ restore() {
     if [ "$2" = --after-truncate ]; then
         find "$store" -mindepth 1 -delete || result='Restore failed.'
     fi
-    total=$(store_entries "$1" | wc -l)
-    done_count=0
     list=$store.restoring.$$
     store_entries "$1" > "$list" || result='Restore failed.'
+    total=$(wc -l < "$list")
+    done_count=0
     while IFS= read -r entry; do
         done_count=$((done_count + 1))
         if [ "$done_count" -gt $((total / 2)) ]; then
@@ -86,7 +86,7 @@ restore() {
             [ "$RESTORE_MODE" = half ] && { result='Restore failed.'; break; }
             [ -n "$RESTORE_GATE" ] && [ ! -e "$RESTORE_GATE" ] && wait_for_gate "$RESTORE_GATE"
         fi
-        case $entry in */*) mkdir -p "$store/${entry%/*}" ;; esac
+        case $entry in */*) make_dir "$store/${entry%/*}" ;; esac
         cp -p "$1/$entry" "$store/$entry" || { result='Restore failed.'; break; }
     done < "$list"
     rm -f "$list"
