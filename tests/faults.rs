@@ -3,7 +3,8 @@
 //!
 //! Whatever failed, kytx says so in its four parts or goes on where it may, and once the cause is gone `resume` ends in
 //! the new release and `abort` in the old one, byte for byte. On a disk that is still full `abort` works, too.
-//! `KYTX_SEED` repeats a run, `KYTX_FAULT` picks what holds these words in its line of the list of regressions, and
+//! `KYTX_EXHAUSTIVE=1` tries each site both ways, once and for good, and `KYTX_EXHAUSTIVE=2` by each error that can befall
+//! it. `KYTX_SEED` repeats a run, `KYTX_FAULT` picks what holds these words in its line of the list of regressions, and
 //! `KYTX_MINUTES` ends a long run in good order.
 
 #![allow(clippy::disallowed_methods, reason = "it looks into test machines")]
@@ -31,7 +32,6 @@ const LAYER: &str = "faults";
 
 /// I4, I5, I11: whatever call fails, the operator is told, and both ways lead on.
 #[test]
-#[ignore = "known to go wrong: a way forward on a full disk may use up the room that an abort on the still full disk needs"]
 fn i11_whichever_call_fails_an_upgrade_ends_new_or_old_and_says_why() {
     let seed = support::census::seed();
     if !CAN_INJECT {

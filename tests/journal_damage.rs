@@ -783,31 +783,40 @@ fn an_open_transaction_is_not_retired() {
 }
 
 #[test]
-fn a_full_disk_releases_the_ballast_and_the_next_opening_goes_on() {
+fn a_full_disk_keeps_the_ballast_for_the_way_back_which_goes_on() {
     let scratch = tempfile::tempdir().unwrap();
-    let (dir, records) = (scratch.path(), samples::example());
+    let (dir, records) = (scratch.path(), samples::committed());
     write_journal(dir, &records[..2]);
     assert_eq!(fs::metadata(dir.join("ballast")).unwrap().len(), BALLAST_BYTES);
-    for point in 0..3 {
+    for (point, returns) in [(0, false), (1, false), (2, false), (0, true), (1, true), (2, true)] {
         let fs = FailingFs::new(MANY, ENOSPC, false);
-        let mut opened = Store::open(&fs, dir).unwrap();
+        let open = if returns { Store::open_for_return } else { Store::open };
+        let mut opened = open(&fs, dir).unwrap();
         assert!(fs.used_of(MANY) > 0);
         assert!(dir.join("ballast").exists(), "made anew where there is ample room");
         // The failed record may have reached the store: it was never acknowledged, and it may be there.
-        let next = &records[opened.records.len()];
+        let next = &records[opened.records.len().min(records.len() - 1)];
         fs.countdown.store(point, Ordering::Relaxed);
         let error = opened.store.append(next).unwrap_err();
         let JournalError::Full { released_bytes, .. } = error else { panic!("point {point}: {error}") };
-        assert!(released_bytes >= BALLAST_BYTES, "{released_bytes}");
-        assert!(!dir.join("ballast").exists());
+        assert_eq!(released_bytes >= BALLAST_BYTES, returns, "{released_bytes}");
+        assert_eq!(dir.join("ballast").exists(), !returns);
         assert!(matches!(opened.store.append(next), Err(JournalError::Poisoned)));
     }
     let found = records_of(dir).unwrap().0;
     assert_eq!(found, records[..found.len()]);
 
+    // There is ample room, but for the first call that needs some.
+    drop(Store::open(&OsFs, dir).unwrap());
     let fs = FailingFs::new(0, ENOSPC, false);
-    let opened = Store::open(&fs, dir).unwrap();
-    assert_eq!(opened.records.len(), found.len(), "an opening that finds no room makes some");
+    assert!(Store::open(&fs, dir).err().unwrap().is_full());
+    assert!(
+        dir.join("ballast").exists(),
+        "going forward, an opening that finds no room leaves what is for the way back"
+    );
+    let fs = FailingFs::new(0, ENOSPC, false);
+    let opened = Store::open_for_return(&fs, dir).unwrap();
+    assert_eq!(opened.records.len(), found.len(), "going back, an opening that finds no room makes some");
 }
 
 /// A small tmpfs, full for real. Needs the right to mount.
@@ -832,7 +841,7 @@ fn a_really_full_disk_still_lets_a_transaction_end() {
     let mut records = samples::aborted();
     records.extend((0..60).map(|_| samples::begin_with_user(&"u".repeat(3000))));
     write_journal(&dir, &records[..4]);
-    let mut opened = Store::open(&OsFs, &dir).unwrap();
+    let mut opened = Store::open_for_return(&OsFs, &dir).unwrap();
     let mut filler = fs::File::create(dir.join("filler")).unwrap();
     while filler.write(&[7; 4096]).is_ok_and(|count| count == 4096) {}
 
@@ -845,7 +854,7 @@ fn a_really_full_disk_still_lets_a_transaction_end() {
                 failures += 1;
                 assert!(failures < 3, "the ballast was not room enough");
                 drop(opened);
-                opened = Store::open(&OsFs, &dir).unwrap();
+                opened = Store::open_for_return(&OsFs, &dir).unwrap();
                 next = opened.records.len();
             }
         }

@@ -37,7 +37,7 @@ pub fn lock_home(place: &Place, home: &Path, command: &str) -> Result<Option<Run
             .because(&error)
             .hint("run kytx as a user who may, or change its permissions")
     })?;
-    if is_same(&own, &place.state) {
+    if are_same(&own, &place.state)? {
         return Ok(None);
     }
     let lock = RunLock::take(&OsFs, &own.lock(), &own.holder(), &place.command(command));
@@ -49,18 +49,18 @@ pub fn check_free(place: &Place, home: &Path) -> Result<(), CommandError> {
     let own = StateDir::default_for(home);
     if let Some(claim) = claim_of(home)? {
         let claimed = StateDir::at(claim.state_dir.as_path().to_owned());
-        if !is_same(&claimed, &place.state) {
+        if !are_same(&claimed, &place.state)? {
             check_ended(place, home, claimed, Some(&claim.transaction))?;
         }
     }
-    if is_same(&own, &place.state) { Ok(()) } else { check_ended(place, home, own, None) }
+    if are_same(&own, &place.state)? { Ok(()) } else { check_ended(place, home, own, None) }
 }
 
 /// Says in the home's default place where the state of this upgrade is; takes the last one's word back where it is in
 /// the default place itself. Durable when it returns, and called before the first record is.
 pub fn stake(place: &Place, home: &Path, transaction: &TxnId) -> io::Result<()> {
     let own = StateDir::default_for(home);
-    if is_same(&own, &place.state) {
+    if is_same(&own, &place.state)? {
         return own.remove_claim(&OsFs);
     }
     let state_dir = RawPath::from(real_path(place.state.root())?.as_path());
@@ -152,8 +152,25 @@ fn gone(home: &Path, claimed: &StateDir) -> CommandError {
         .hint(format!("rm {}, if you took it away to end the upgrade", RawPath::from(claim.as_path())))
 }
 
-/// Whether two names mean one directory. One that is not there is none.
-fn is_same(a: &StateDir, b: &StateDir) -> bool {
-    let place = |state: &StateDir| real_path(state.root()).and_then(|path| OsFs.stat(&path)).ok();
-    place(a).zip(place(b)).is_some_and(|(a, b)| (a.dev, a.ino) == (b.dev, b.ino))
+/// Whether two names mean one directory. One that is not there is none; of one that cannot be looked at nobody can say,
+/// and taken for another it would have its lock taken twice.
+fn is_same(a: &StateDir, b: &StateDir) -> io::Result<bool> {
+    let place = |state: &StateDir| match real_path(state.root()).and_then(|path| OsFs.stat(&path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
+    };
+    Ok(place(a)?.zip(place(b)?).is_some_and(|(a, b)| (a.dev, a.ino) == (b.dev, b.ino)))
+}
+
+/// The same for a command.
+fn are_same(a: &StateDir, b: &StateDir) -> Result<bool, CommandError> {
+    is_same(a, b).map_err(|error| {
+        CommandError::refused(format!(
+            "the state directory `{}` cannot be looked at",
+            RawPath::from(b.root())
+        ))
+        .because(&error)
+        .state("Nothing was changed.")
+        .hint("the same command, once it can be")
+    })
 }

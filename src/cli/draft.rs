@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::args::UpgradeArgs;
+use super::beside::beside;
 use super::cube;
 use super::error::CommandError;
 use super::facts::{self, Known};
@@ -271,10 +272,11 @@ fn overrides(given: &[String]) -> Result<(Vec<Override>, Vec<CheckId>), CommandE
 /// Two lists of facts at once: some wait for programs and for the network.
 fn side_by_side(known: &Known<'_>, place: &Place, args: &UpgradeArgs) -> (Facts, Procedure) {
     let processes = facts::processes(known.home);
+    let gather = || procedure::gather(args, known.home, known.package, &processes);
     std::thread::scope(|scope| {
-        let procedure = scope.spawn(|| procedure::gather(args, known.home, known.package, &processes));
+        let procedure = beside(scope, &gather);
         let facts = facts::gather(known, place, processes.clone());
-        (facts, procedure.join().expect("BUG: gathering facts does not panic"))
+        (facts, procedure.result())
     })
 }
 

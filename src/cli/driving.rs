@@ -61,6 +61,9 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
     let stop_before = how.stop_before.map(|name| step_named(&session.txn, name)).transpose()?;
     let meter = Meter::new();
     let stop = session.stop.clone();
+    if session.txn.phase().is_past_turning() {
+        session.store.make_room();
+    }
     let (rest, downtime) = with_machine(place, how.command, &stop, &meter, |machine| {
         machine.overridden.extend(session.txn.header().overrides.iter().map(|given| given.check.clone()));
         let doomed = place.doomed.as_deref();
@@ -71,6 +74,7 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
             let failed = *step;
             tell(&failure(rest.as_ref().unwrap_err(), &session.txn, place).to_string());
             tell(&format!("kytx: undoing everything, as `{option}` says"));
+            session.store.make_room();
             let abort = Record::Abort { reason: AbortReason::Failure { step: failed } };
             rest = record(&mut session.txn, &mut session.store, &abort)
                 .and_then(|()| drive_once(session, machine, &meter, None, doomed));
@@ -229,7 +233,7 @@ pub fn failure(error: &DriveError, txn: &Txn, place: &Place) -> CommandError {
     let exit = match error {
         DriveError::Foreign { .. } => Exit::Foreign,
         DriveError::Interrupted => Exit::Interrupted,
-        // A full journal has set its ballast free: opened afresh it has room, and the transaction is as it was.
+        // Opened afresh a full journal is sound, and the transaction is as it was.
         DriveError::Failed { .. } | DriveError::Journal(JournalError::Full { .. }) => Exit::Open,
         DriveError::Journal(_) => Exit::Journal,
         DriveError::Illegal(_) => Exit::Fault,

@@ -3,6 +3,7 @@
 mod abort;
 mod args;
 mod begin;
+mod beside;
 mod check;
 mod claim;
 mod commit;

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::args::UpgradeArgs;
+use super::beside::beside;
 use super::inquiry::{inquire, on_path};
 use super::jobs::credentials;
 use crate::effect::fs::{Fs, Kind, read_file, stat_opt};
@@ -44,19 +45,18 @@ const CRONTABS: [&str; 4] = ["/etc/crontab", "/etc/cron.d", "/var/spool/cron/cro
 /// Gathers the facts.
 pub fn gather(args: &UpgradeArgs, home: &Home, package: &Package, processes: &Processes) -> Procedure {
     let credentials = credentials(&args.jobs);
+    let ask = || ask_for_jobs(home, credentials.clone(), processes);
+    let find_watchdogs = || watchdogs(home, args.which.home.as_deref(), processes);
+    let try_programs = || programs(home);
+    let ask_for_ticket = || ticket(home);
+    let try_store = || store(&home.metadata_url());
     let (asked, watchdogs, programs, ticket, store) = std::thread::scope(|scope| {
-        let asked = scope.spawn(|| ask_for_jobs(home, credentials, processes));
-        let watchdogs = scope.spawn(|| watchdogs(home, args.which.home.as_deref(), processes));
-        let programs = scope.spawn(|| programs(home));
-        let ticket = scope.spawn(|| ticket(home));
-        let store = scope.spawn(|| store(&home.metadata_url()));
-        (
-            asked.join().expect("BUG: asking for jobs does not panic"),
-            watchdogs.join().expect("BUG: reading crontabs does not panic"),
-            programs.join().expect("BUG: trying programs does not panic"),
-            ticket.join().expect("BUG: asking for a ticket does not panic"),
-            store.join().expect("BUG: trying a connection does not panic"),
-        )
+        let asked = beside(scope, &ask);
+        let watchdogs = beside(scope, &find_watchdogs);
+        let programs = beside(scope, &try_programs);
+        let ticket = beside(scope, &ask_for_ticket);
+        let store = beside(scope, &try_store);
+        (asked.result(), watchdogs.result(), programs.result(), ticket.result(), store.result())
     });
     Procedure {
         old: home.identity.clone(),

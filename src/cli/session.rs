@@ -13,13 +13,14 @@ use super::progress::Meter;
 use super::standing;
 use super::terminal::tell;
 use crate::effect::doom::{DoomedFs, DoomedShell};
+use crate::effect::fs::Fs;
 use crate::effect::lock::{LockError, RunLock};
 use crate::effect::os::OsFs;
 use crate::effect::run_log::RunLog;
 use crate::effect::shell::{OsShell, orphan_lock_held, orphans};
 use crate::effect::signal::StopRequests;
 use crate::hadoop::local::LocalHdfs;
-use crate::journal::{OpenError, Repair, Store};
+use crate::journal::{OpenError, Opened, Repair, Store};
 use crate::kyligence::secrets::mask_text;
 use crate::mutate::Machine;
 use crate::raw_path::RawPath;
@@ -135,7 +136,7 @@ pub fn journal_error(error: &OpenError, place: &Place) -> CommandError {
                 "Nothing was changed. The old release, the new release and all backups are where they were.",
             )
             .hint(format!("free space on the file system of `{}`", place.state.root().display()))
-            .hint(place.command("status"));
+            .hint(format!("{}, which needs no room", place.command("abort")));
     }
     let exit = if error.is_unreadable() {
         Exit::Journal
@@ -163,11 +164,9 @@ impl Session {
         let state = lock_state(place, command)?;
         let stop = listen();
         wait_for_orphans(place, &stop)?;
-        let (store, txn, completed) = open_journal(place)?;
-        // Going back must work on a full disk, from its first record on.
-        if command == "abort" || txn.phase() == Phase::Aborting {
-            store.make_room();
-        }
+        let open =
+            if command == "abort" || is_past_turning(place) { Store::open_for_return } else { Store::open };
+        let (store, txn, completed) = open_journal_by(open, place)?;
         let home = the_home(place, &txn)?;
         let locks = Locks { _state: state, _home: claim::lock_home(place, home, command)? };
         if matches!(txn.phase(), Phase::Ended(_)) {
@@ -208,10 +207,24 @@ fn the_home<'a>(place: &Place, txn: &'a Txn) -> Result<&'a Path, CommandError> {
     }
 }
 
+/// Whether there is but one way left, which must work on a full disk. Only looked at: the opening decides what is true.
+fn is_past_turning(place: &Place) -> bool {
+    let view = crate::journal::read(&OsFs, place.state.root());
+    let txn =
+        view.ok().and_then(|view| Txn::replay(view.frames.iter().map(|frame| &frame.record)).ok().flatten());
+    txn.is_some_and(|txn| txn.phase().is_past_turning())
+}
+
 /// Opens the journal, tells what had to be repaired, and folds its records. The last value says whether the last
 /// record had to be completed.
 pub fn open_journal(place: &Place) -> Result<(Store<'static>, Txn, bool), CommandError> {
-    let opened = Store::open(&OsFs, place.state.root()).map_err(|error| journal_error(&error, place))?;
+    open_journal_by(Store::open, place)
+}
+
+type Open = fn(&'static dyn Fs, &Path) -> Result<Opened<'static>, OpenError>;
+
+fn open_journal_by(open: Open, place: &Place) -> Result<(Store<'static>, Txn, bool), CommandError> {
+    let opened = open(&OsFs, place.state.root()).map_err(|error| journal_error(&error, place))?;
     for repair in &opened.repairs {
         tell(&format!("kytx: {repair}"));
     }

@@ -50,10 +50,11 @@ pub enum JournalError {
     /// The record does not fit. Nothing was written.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
-    /// The disk is full. The ballast, if there was one, has been released: opened afresh, the journal has room.
+    /// The disk is full. On the way back the ballast, if there was one, has been released: opened afresh, the journal
+    /// has room.
     #[error("the disk is full")]
     Full {
-        /// How many bytes were set free for the next open; 0 if the ballast had been released before.
+        /// How many bytes were set free for the next open; 0 on the way forward, and if that had been done before.
         released_bytes: u64,
         /// The cause.
         #[source]

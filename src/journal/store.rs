@@ -23,6 +23,8 @@ pub struct Store<'fs> {
     head: Head,
     ended: bool,
     poisoned: bool,
+    /// Whether this is the way back, to which the ballast belongs.
+    returns: bool,
 }
 
 /// What an opening gives.
@@ -120,17 +122,23 @@ impl<'fs> Store<'fs> {
 
     /// The same over another sled than the real one.
     pub fn open_over(fs: &'fs dyn Fs, tables: &'fs dyn Tables, dir: &Path) -> Result<Opened<'fs>, OpenError> {
-        match Self::open_once(fs, tables, dir) {
+        let opened = Self::open_once(fs, tables, dir)?;
+        ballast::make_if_ample(fs, dir);
+        Ok(opened)
+    }
+
+    /// Opens the journal for the way back, which must work on a full disk: where there is no room, the ballast is set
+    /// free. Whoever goes forward opens without it, or its own work would use the room up that the way back needs.
+    pub fn open_for_return(fs: &'fs dyn Fs, dir: &Path) -> Result<Opened<'fs>, OpenError> {
+        let mut opened = match Self::open(fs, dir) {
             // sled's reopening needs room, and so do the copy to judge and a rebuild.
             Err(error) if error.is_full() && ballast::release(fs, dir).is_ok_and(|bytes| bytes > 0) => {
-                Self::open_once(fs, tables, dir)
+                Self::open(fs, dir)
             }
-            Err(error) => Err(error),
-            Ok(opened) => {
-                ballast::make_if_ample(fs, dir);
-                Ok(opened)
-            }
-        }
+            other => other,
+        }?;
+        opened.store.make_room();
+        Ok(opened)
     }
 
     fn open_once(fs: &'fs dyn Fs, tables: &'fs dyn Tables, dir: &Path) -> Result<Opened<'fs>, OpenError> {
@@ -183,9 +191,12 @@ impl<'fs> Store<'fs> {
         Ok(())
     }
 
-    /// Sets the ballast free if the disk is short of room, for work that must get through on a full one.
-    pub fn make_room(&self) {
-        ballast::release_if_short(self.fs, &self.dir);
+    /// Sets the ballast free if the disk is short of room, now or when an append finds it so: the way back must get
+    /// through on a full one.
+    pub fn make_room(&mut self) {
+        if !std::mem::replace(&mut self.returns, true) {
+            ballast::release_if_short(self.fs, &self.dir);
+        }
     }
 
     /// The last record's place.
@@ -206,9 +217,9 @@ impl<'fs> Store<'fs> {
     }
 
     /// The append is not tried again in this process: nobody can say what sled has kept of the failed one. The next
-    /// opening finds the room and a clean state.
+    /// opening finds a clean state, and room if this is the way back.
     fn full(&self, source: std::io::Error) -> JournalError {
-        let released_bytes = ballast::release(self.fs, &self.dir).unwrap_or(0);
+        let released_bytes = if self.returns { ballast::release(self.fs, &self.dir).unwrap_or(0) } else { 0 };
         JournalError::Full { released_bytes, source }
     }
 }
@@ -420,6 +431,7 @@ impl<'fs> Places<'fs, '_> {
             head: last.head(),
             ended: matches!(last.record, Record::End { .. }),
             poisoned: false,
+            returns: false,
         })
     }
 }

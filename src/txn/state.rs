@@ -22,6 +22,13 @@ pub enum Phase {
     Ended(Outcome),
 }
 
+impl Phase {
+    /// Whether only one way is left, and steps on it.
+    pub fn is_past_turning(self) -> bool {
+        matches!(self, Self::Aborting | Self::Committing)
+    }
+}
+
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepState {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use kytx::testbed::Options;
 
-use crate::choice::{Random, all, share};
+use crate::choice::{Random, all, share, sites_in_both_modes};
 use crate::scene::{Found, Job, Scene, Stage, Way};
 use crate::support::census::{Cell, Census, exhaustive};
 use crate::support::injector::{Accident, Fault, Injector, Site};
@@ -35,7 +35,11 @@ pub fn run(layer: &str, seed: u64) -> (Census, Vec<String>) {
     let every = all(&sites, &mut random);
     let possible = every.len();
     let mut jobs = regressions(&sites);
-    jobs.extend(if exhaustive() { every } else { share(every) });
+    jobs.extend(match std::env::var("KYTX_EXHAUSTIVE").as_deref() {
+        Ok("2") => every,
+        Ok("1") => sites_in_both_modes(every),
+        _ => share(every),
+    });
     if let Ok(pattern) = std::env::var("KYTX_FAULT") {
         jobs.retain(|job| job.line().contains(&pattern));
     }

@@ -61,6 +61,8 @@ pub fn measure(scratch: &Path) -> (Vec<Measured>, BTreeSet<(usize, [String; 3])>
                 cuts.drain(..=steps);
             }
             let scripts = run.calls.iter().filter(|call| !call.by_program).count() as u64;
+            let name = kinds()[kind].name;
+            println!("{name}: {scene:?} makes {} calls, {scripts} of them in scripts", run.calls.len());
             measured.push(Measured {
                 kind,
                 scene,

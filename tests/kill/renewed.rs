@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::path::Path;
 use std::process::Command;
 
-use kytx::testbed::Options;
+use kytx::testbed::{Layout, Options};
 
 use crate::support::{Machine, wait_until};
 
@@ -20,6 +20,7 @@ impl Renewed {
     /// Builds it below a directory. Its service does not run.
     pub fn new(parent: &Path, options: &Options) -> Self {
         let machine = Machine::within(parent, options);
+        thin_out(&machine);
         let pristine = tempfile::Builder::new().prefix("kytx-").tempdir_in(parent).unwrap();
         copy(&machine.root, pristine.path());
         Self { machine, pristine }
@@ -49,6 +50,22 @@ impl Deref for Renewed {
 
     fn deref(&self) -> &Machine {
         &self.machine
+    }
+}
+
+/// Leaves one entry of a kind in the metadata: each more is the same calls of the product's tool once more, in every
+/// backup and every restore of every run.
+fn thin_out(machine: &Machine) {
+    const MORE: [&str; 6] = [
+        "project/web.json",
+        "table/DEFAULT.CLICKS--web.json",
+        "table/DEFAULT.EVENTS--web.json",
+        "cube/web_cube.json",
+        "cube_desc/web_cube.json",
+        "model_desc/sales_model.json",
+    ];
+    if machine.options.layout == Layout::Ke3 {
+        MORE.iter().for_each(|entry| fs::remove_file(machine.store.dir().join(entry)).unwrap());
     }
 }
 
