@@ -28,21 +28,9 @@ use kytx::testbed::Knob;
 use rustix::process::{Pid, Signal, kill_process};
 use support::census::exhaustive;
 use support::killer::{Counted, Outcome, Victims, run_killed_at};
+use support::product::WRITTEN;
 use support::snapshot::{Snapshot, assert_same_tree};
 use support::{Machine, Ran, is_alive, options, wait_until};
-
-/// What the product itself writes into a home whenever its scripts run.
-const PRODUCT: [&str; 9] = [
-    "logs",
-    "pid",
-    "bin/cached-*.sh",
-    "logrotate",
-    "tomcat/webapps",
-    "tomcat/logs",
-    "conf/fairscheduler.xml",
-    "meta_backups",
-    "ext",
-];
 
 fn command(machine: &Machine, words: &[&str]) -> Command {
     let mut args = words.to_vec();
@@ -111,7 +99,7 @@ fn i8_of_sixteen_begins_at_once_one_wins_and_the_others_name_it() {
     let rounds = if exhaustive() { 1_000 } else { 20 };
     let machine = Machine::new(&options());
     machine.start();
-    let home = Snapshot::take(&machine.real_home, &PRODUCT);
+    let home = Snapshot::take(&machine.real_home, &WRITTEN);
     let gate = Gate::close(&machine, Knob::StopGate, "gate");
     for round in 0..rounds {
         let barrier = Barrier::new(BEGINS);
@@ -155,7 +143,7 @@ fn i8_of_sixteen_begins_at_once_one_wins_and_the_others_name_it() {
         assert!(machine.is_ready());
         gate.close_again();
     }
-    assert_same_tree(&home, &Snapshot::take(&machine.real_home, &PRODUCT));
+    assert_same_tree(&home, &Snapshot::take(&machine.real_home, &WRITTEN));
     count(&[("rounds", rounds)]);
 }
 
@@ -195,7 +183,7 @@ fn i8_a_recovery_waits_for_the_script_of_a_killed_kytx() {
     for (knob, undo) in [(Knob::StopGate, false), (Knob::BackupGate, true), (Knob::StartGate, false)] {
         let machine = Machine::new(&options());
         machine.start();
-        let home = Snapshot::take(&machine.real_home, &PRODUCT);
+        let home = Snapshot::take(&machine.real_home, &WRITTEN);
         let gate = Gate::close(&machine, knob, "gate");
         let mut killed = spawn(&mut begin(&machine));
         gate.wait_until_reached();
@@ -221,7 +209,7 @@ fn i8_a_recovery_waits_for_the_script_of_a_killed_kytx() {
         assert!(machine.is_ready());
         assert_eq!(machine.processes().unwrap().len(), 1);
         if undo {
-            assert_same_tree(&home, &Snapshot::take(&machine.real_home, &PRODUCT));
+            assert_same_tree(&home, &Snapshot::take(&machine.real_home, &WRITTEN));
         } else {
             run(&machine, &["verify", "--deep"]).expect_code(0);
         }

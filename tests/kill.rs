@@ -36,8 +36,8 @@ mod state;
 mod support;
 
 use grid::Grid;
-use moments::Random;
 use support::census;
+use support::random::Random;
 
 const TEST: &str = "i11_i7_killed_at_any_call_an_upgrade_ends_new_or_old_and_nothing_is_lost";
 

@@ -28,9 +28,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fate::{Fate, Yard};
-use moments::{Random, Windows};
+use moments::Windows;
 use sieve::{Blow, Counted, Victims};
 use support::census::{self, Cell, Census};
+use support::random::Random;
 
 const TEST: &str = "killed_at_any_call_the_manual_s_procedure_loses_what_it_is_known_to_lose";
 

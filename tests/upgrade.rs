@@ -4,26 +4,11 @@
 
 mod support;
 
+use support::product::WRITTEN;
 use support::snapshot::{Snapshot, assert_same_tree};
 use support::{Machine, Ran, options};
 
 use kytx::testbed::StoreContent as Content;
-
-/// What the product itself writes into a home whenever its scripts run, and what starts and stops leave.
-const PRODUCT: [&str; 12] = [
-    "logs",
-    "pid",
-    "LOCK",
-    "bin/cached-*.sh",
-    "logrotate",
-    "tomcat/webapps",
-    "tomcat/logs",
-    "conf/fairscheduler.xml",
-    "meta_backups",
-    "ext",
-    "kgid",
-    "server/logs",
-];
 
 fn begin(machine: &Machine, more: &[&str]) -> Ran {
     let home = machine.home.to_str().unwrap();
@@ -82,13 +67,13 @@ fn a_major_upgrade_is_applied_verified_and_committed() {
 fn an_aborted_major_upgrade_leaves_home_metadata_and_cube_data_as_they_were() {
     let machine = Machine::new(&options().major());
     machine.start();
-    let home = Snapshot::take(&machine.real_home, &PRODUCT);
+    let home = Snapshot::take(&machine.real_home, &WRITTEN);
     // Large metadata entries are files there too; the product's restore writes them anew, with their content.
     let cube = Snapshot::take(&machine.working_dir.join("kylin_metadata"), &["resources-jdbc"]);
     let metadata = machine.store.content().unwrap();
     begin(&machine, &[]).expect_code(0);
     command(&machine, "abort", &["--yes"]).expect_code(0);
-    assert_same_tree(&home, &Snapshot::take(&machine.real_home, &PRODUCT));
+    assert_same_tree(&home, &Snapshot::take(&machine.real_home, &WRITTEN));
     assert_same_tree(
         &cube,
         &Snapshot::take(&machine.working_dir.join("kylin_metadata"), &["resources-jdbc"]),

@@ -5,10 +5,10 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::PRODUCT;
 use crate::counted::count;
 use crate::support::census::exhaustive;
 use crate::support::commands::{begin, on_home, state_dir};
+use crate::support::product::WRITTEN;
 use crate::support::snapshot::{Snapshot, assert_same_tree};
 use crate::support::{Machine, options};
 
@@ -153,7 +153,7 @@ fn verify(machine: &Machine) -> Seen {
 }
 
 fn tree(machine: &Machine) -> Snapshot {
-    Snapshot::take(&machine.real_home, &PRODUCT)
+    Snapshot::take(&machine.real_home, &WRITTEN)
 }
 
 /// What an abort leaves to the operator.

@@ -6,15 +6,16 @@ use std::path::PathBuf;
 
 use kytx::testbed::Knob;
 
+use crate::Gate;
 use crate::counted::count;
 use crate::support::census::{exhaustive, seed};
 use crate::support::commands::{
     begin, begin_words, finish, on_home, spawn, state_dir, status, text, version,
 };
 use crate::support::killer::{Counted, Outcome, Victims, run_killed_at};
+use crate::support::product::WRITTEN;
 use crate::support::snapshot::{Snapshot, assert_same_tree};
 use crate::support::{Machine, options};
-use crate::{Gate, PRODUCT};
 
 fn at(machine: &Machine, name: &str) -> PathBuf {
     machine.root.join(name)
@@ -160,7 +161,7 @@ fn a_state_directory_that_is_gone_or_of_another_home_is_told() {
 fn i8_killed_around_its_claim_a_home_has_one_upgrade_or_none() {
     let machine = Machine::new(&options());
     machine.start();
-    let home = Snapshot::take(&machine.real_home, &PRODUCT);
+    let home = Snapshot::take(&machine.real_home, &WRITTEN);
     let (a, b) = (at(&machine, "a"), at(&machine, "b"));
     let in_a = ["--state-dir", text(&a), "--stop-before", "stage-tree"];
     let words = begin_words(&machine, &in_a);
@@ -217,7 +218,7 @@ fn i8_killed_around_its_claim_a_home_has_one_upgrade_or_none() {
     println!("killed around a claim: {kills}; another refused {refused}, free {free}");
     count(&[("kills around a claim", kills)]);
     assert!(refused > 0 && free > 0, "both sides of each window are met");
-    assert_same_tree(&home, &Snapshot::take(&machine.real_home, &PRODUCT));
+    assert_same_tree(&home, &Snapshot::take(&machine.real_home, &WRITTEN));
     assert!(machine.is_ready());
 }
 

@@ -4,27 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::scene::{Job, Scene, Way};
 use crate::support::injector::{Accident, Fault, Site};
-
-/// A small generator of numbers, the same on every machine (`SplitMix64`).
-pub struct Random(pub u64);
-
-impl Random {
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit.max(1)
-    }
-
-    /// Puts a list into another order.
-    pub fn shuffle<T>(&mut self, list: &mut [T]) {
-        for last in (1..list.len()).rev() {
-            list.swap(last, self.below(last as u64 + 1) as usize);
-        }
-    }
-}
+use crate::support::random::Random;
 
 /// Every job that the sites give, in an order of the seed's.
 pub fn all(sites: &BTreeMap<(Scene, Site), u64>, random: &mut Random) -> Vec<Job> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::choice::Random;
+use crate::support::random::Random;
 use crate::support::census::{Cell, Census, exhaustive};
 use crate::support::injector::Standing;
 use crate::support::killer::is_change;
@@ -216,7 +216,7 @@ fn layer(name: &str, seed: u64, run: impl FnOnce(&mut Random, &mut Tally) -> Res
     let mut tally = Tally { census: Census::new(name, seed), violations: Vec::new() };
     // A thread of its own, as the mounts are a thread's.
     let ran = std::thread::scope(|scope| {
-        let work = || own_mounts().and_then(|()| run(&mut Random(seed), &mut tally));
+        let work = || own_mounts().and_then(|()| run(&mut Random::new(seed), &mut tally));
         scope.spawn(work).join().expect("the layer runs to its end")
     });
     if let Err(why) = ran {

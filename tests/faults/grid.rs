@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use kytx::testbed::Options;
 
-use crate::choice::{Random, all, share, sites_in_both_modes};
+use crate::choice::{all, share, sites_in_both_modes};
 use crate::scene::{Found, Job, Scene, Stage, Way};
 use crate::support::census::{Cell, Census, exhaustive};
 use crate::support::injector::{Accident, Fault, Injector, Site};
 use crate::support::options;
+use crate::support::random::Random;
 
 /// What was found before, and must not come back. The format is that of `Job::line`.
 const REGRESSIONS: &str = include_str!("regressions.txt");
@@ -31,7 +32,7 @@ pub fn run(layer: &str, seed: u64) -> (Census, Vec<String>) {
     println!("KYTX_SEED={seed}");
     let options = options().major();
     let sites = note_sites(&options);
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let every = all(&sites, &mut random);
     let possible = every.len();
     let mut jobs = regressions(&sites);

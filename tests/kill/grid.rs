@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use kytx::testbed::Options;
 
-use crate::moments::{Random, Windows};
+use crate::moments::Windows;
 use crate::sieve;
 use crate::site::{Scene, Site, Standing};
 use crate::state::{Accident, Found, Job, Way, explore};
 use crate::support::census::{Cell, Census};
 use crate::support::options;
+use crate::support::random::Random;
 
 /// A machine that is upgraded.
 pub struct Kind {
@@ -102,8 +103,8 @@ pub fn all(measured: &[Measured], random: &mut Random, seconds: u64) -> Vec<Job>
             }
         }
     }
-    shuffle(&mut first, random);
-    shuffle(&mut second, random);
+    random.shuffle(&mut first);
+    random.shuffle(&mut second);
     first.extend(second);
     first
 }
@@ -126,7 +127,7 @@ pub fn share(measured: &[Measured], random: &mut Random) -> Vec<Job> {
             }
         }
     }
-    shuffle(&mut jobs, random);
+    random.shuffle(&mut jobs);
     jobs
 }
 
@@ -152,12 +153,6 @@ fn again(random: &mut Random, one_in: u64) -> Option<(u64, bool)> {
     let is_chosen = random.up_to(one_in) == 1;
     let (at, with_scripts) = (random.up_to(400), random.up_to(3) == 1);
     is_chosen.then_some((if with_scripts { at.div_ceil(4) } else { at }, with_scripts))
-}
-
-fn shuffle(jobs: &mut [Job], random: &mut Random) {
-    for last in (1..jobs.len()).rev() {
-        jobs.swap(last, random.up_to(last as u64 + 1) as usize - 1);
-    }
 }
 
 /// What the workers share.

@@ -2,23 +2,7 @@
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-/// A small generator of numbers, the same on every machine (`SplitMix64`).
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A number from 1 to `limit`.
-    pub fn up_to(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        1 + (mixed ^ (mixed >> 31)) % limit.max(1)
-    }
-}
+use crate::support::random::Random;
 
 /// The calls of an undisturbed run, cut where it wrote a record.
 #[derive(Debug)]

@@ -10,20 +10,8 @@ use serde_json::Value;
 use crate::limited::run_limited;
 use crate::renewed::Renewed;
 use crate::support::Ran;
+use crate::support::product::WRITTEN;
 use crate::support::snapshot::Snapshot;
-
-/// What the product itself writes into a home whenever one of its scripts runs.
-const PRODUCT: [&str; 9] = [
-    "logs",
-    "pid",
-    "bin/cached-*.sh",
-    "logrotate",
-    "tomcat/webapps",
-    "tomcat/logs",
-    "conf/fairscheduler.xml",
-    "meta_backups",
-    "ext",
-];
 
 /// The same for KE 4: its start notes here that the environment was checked, and makes a configuration for Hadoop.
 const PRODUCT_KE4: [&str; 2] = ["bin/check-env-bypass", "hadoop_conf/core-site.xml"];
@@ -94,7 +82,7 @@ impl Site {
     /// Builds it below a directory, and upgrades it once, undisturbed, to learn what an upgrade makes of it.
     pub fn new(parent: &Path, options: &Options) -> Self {
         let machine = Renewed::new(parent, options);
-        let mut product = PRODUCT.to_vec();
+        let mut product = WRITTEN.to_vec();
         if options.layout == kytx::testbed::Layout::Ke4 {
             product.extend(PRODUCT_KE4);
         }

@@ -9,21 +9,8 @@ use serde_json::Value;
 
 use crate::support::Machine;
 use crate::support::census::Cell;
+use crate::support::product::WRITTEN;
 use crate::support::snapshot::Snapshot;
-
-/// What the product itself writes into a home whenever one of its scripts runs.
-const PRODUCT: [&str; 10] = [
-    "logs",
-    "pid",
-    "LOCK",
-    "bin/cached-*.sh",
-    "logrotate",
-    "tomcat/webapps",
-    "tomcat/logs",
-    "conf/fairscheduler.xml",
-    "meta_backups",
-    "ext",
-];
 
 /// What is looked at in other ways, and the stand-in's own notes. Everything else on the machine is nobody's business.
 const ELSEWHERE: [&str; 7] = [
@@ -59,7 +46,7 @@ impl Look {
         // Every start of the product rewrites these (reference 22.6).
         metadata.retain(|path, _| !path.starts_with("user"));
         Self {
-            tree: Snapshot::take(&machine.real_home, &PRODUCT),
+            tree: Snapshot::take(&machine.real_home, &WRITTEN),
             metadata,
             // Large metadata entries are files there too, and are compared as metadata.
             cube: Snapshot::take(&machine.working_dir.join("kylin_metadata"), &["resources-jdbc"]),

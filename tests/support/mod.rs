@@ -13,6 +13,7 @@ pub mod census;
 pub mod commands;
 pub mod injector;
 pub mod killer;
+pub mod product;
 pub mod random;
 pub mod snapshot;
 pub mod tracer;

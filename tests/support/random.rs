@@ -18,6 +18,18 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.bits() % limit.max(1)
+    }
+
+    /// Puts a list into another order.
+    pub fn shuffle<T>(&mut self, list: &mut [T]) {
+        for last in (1..list.len()).rev() {
+            list.swap(last, self.below(last as u64 + 1) as usize);
+        }
+    }
+
     /// A number from 1 to `limit`.
     pub fn up_to(&mut self, limit: u64) -> u64 {
         1 + self.bits() % limit.max(1)

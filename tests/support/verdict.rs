@@ -9,21 +9,9 @@ use kytx::testbed::{Options, StoreContent};
 use serde_json::Value;
 
 use super::commands::{begin_words, metadata, state_dir, text};
+use super::product::WRITTEN;
 use super::snapshot::Snapshot;
 use super::{Machine, Ran};
-
-/// What the product itself writes into a home whenever one of its scripts runs.
-const PRODUCT: [&str; 9] = [
-    "logs",
-    "pid",
-    "bin/cached-*.sh",
-    "logrotate",
-    "tomcat/webapps",
-    "tomcat/logs",
-    "conf/fairscheduler.xml",
-    "meta_backups",
-    "ext",
-];
 
 /// What is looked at in other ways, and the stand-in's own notes. Everything else on the machine is nobody's business.
 const ELSEWHERE: [&str; 11] = [
@@ -68,7 +56,7 @@ impl Judged {
     pub fn of(machine: Machine) -> Self {
         machine.start();
         Self {
-            old: Snapshot::take(&machine.real_home, &PRODUCT),
+            old: Snapshot::take(&machine.real_home, &WRITTEN),
             outside: Snapshot::take(&machine.root, &ELSEWHERE),
             old_metadata: metadata(&machine),
             old_cube: cube(&machine),
@@ -79,7 +67,7 @@ impl Judged {
 
     /// Notes what the machine is now as what an upgrade has to make of it.
     pub fn note_new(&mut self) {
-        let tree = Snapshot::take(&self.machine.real_home, &PRODUCT);
+        let tree = Snapshot::take(&self.machine.real_home, &WRITTEN);
         let cube = files(&self.machine.working_dir.join("kylin_metadata"));
         self.new = Some(Look { tree, metadata: metadata(&self.machine), cube });
     }
@@ -115,7 +103,7 @@ impl Judged {
     /// Everything in which the machine is not the upgraded one, still open.
     pub fn not_new(&self) -> Vec<String> {
         let new = self.new.as_ref().expect("what is new was noted");
-        let tree = Snapshot::take(&self.machine.real_home, &PRODUCT);
+        let tree = Snapshot::take(&self.machine.real_home, &WRITTEN);
         let mut wrong = told("the new tree", &new.tree.diff_but_dir_times(&tree));
         wrong.extend(unless("the new metadata", new.metadata == metadata(&self.machine)));
         let cube = files(&self.machine.working_dir.join("kylin_metadata"));
@@ -127,7 +115,7 @@ impl Judged {
     /// Everything in which the machine is not as it was. An abort leaves the archive to the operator, who clears it
     /// away here.
     pub fn not_old(&self) -> Vec<String> {
-        let tree = Snapshot::take(&self.machine.real_home, &PRODUCT);
+        let tree = Snapshot::take(&self.machine.real_home, &WRITTEN);
         let mut wrong = told("the old tree", &self.old.diff(&tree));
         wrong.extend(unless("the old metadata", self.old_metadata == metadata(&self.machine)));
         wrong.extend(told("the old cube data", &self.old_cube.diff(&cube(&self.machine))));
