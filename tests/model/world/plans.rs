@@ -115,7 +115,7 @@ fn archive() -> Step {
 }
 
 fn discard_tree() -> Step {
-    cleanup("discard-tree", Mutation::DiscardTree { tree: "spare".into() })
+    cleanup("discard-old-tree", Mutation::DiscardTree { tree: "spare".into() })
 }
 
 fn discard_archive() -> Step {
@@ -133,11 +133,11 @@ pub fn major() -> Plan {
         initial: Machine::running(),
         steps: vec![
             stage(),
-            carry("copy-customisations", CarryPass::Copy),
-            copy("copy-cube-data", CopyPass::Early),
+            carry("carry-customisations", CarryPass::Copy),
+            copy("copy-cube-data-early", CopyPass::Early),
             stop(),
             back_up(),
-            copy("finish-cube-data", CopyPass::Final),
+            copy("copy-cube-data", CopyPass::Final),
             carry("settle-customisations", CarryPass::Settle),
             hand_over(),
             exchange(),
