@@ -1,0 +1,59 @@
+//! kytx and a product that is real where it can be: the metadata tool of Kylin 3.1.3 over a directory and over a `MariaDB`,
+//! Tomcat 7, and Kylin's own server. The parts come from `testbed/product/real`; `tests/run` brings them up.
+
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "it looks into test machines")]
+
+mod product {
+    pub mod bed;
+    pub mod site;
+    pub mod store;
+}
+mod support;
+
+use std::fs;
+
+use product::bed::Bed;
+use product::site::{Plan, Product, Site};
+use product::store::{Kind, files};
+
+#[test]
+fn the_tool_says_and_returns_what_the_original_does() {
+    let Some(bed) = Bed::find("the_tool_says_and_returns_what_the_original_does") else { return };
+    for store in [Kind::Directory, Kind::Database] {
+        let site = Site::new(&bed, Plan::new(Product::Ke, store));
+        site.fill();
+        let entries = site.entries();
+        assert_eq!(entries.len(), 3 + 40 + 6, "{store:?} {:?}", entries.keys());
+        let ran = site.script("metastore.sh", &["backup"]).expect_code(0);
+        let line = ran.stdout.lines().find_map(|line| line.strip_prefix("Metadata backed up to "));
+        let dir = std::path::PathBuf::from(line.unwrap_or_else(|| panic!("{ran:?}")));
+        let mut backup = files(&dir);
+        assert!(backup.remove("/UUID").is_some(), "it has a name of its own");
+        assert_eq!(backup, entries, "content and times");
+
+        // What is not in a backup stays: a restore lays over.
+        site.script("metastore.sh", &["remove", "/project/web.json"]).expect_code(0);
+        let dir = dir.to_str().unwrap();
+        let ran = site.script("metastore.sh", &["restore", dir]).expect_code(0);
+        assert!(ran.stdout.contains(&format!("Metadata restored from {dir}")), "{}", ran.stdout);
+        assert_eq!(site.entries(), entries);
+        site.script("metastore.sh", &["reset"]).expect_code(0);
+        assert!(site.entries().is_empty(), "{:?}", site.entries());
+        site.script("metastore.sh", &["restore", dir]).expect_code(0);
+        assert_eq!(site.entries(), entries);
+
+        // Codes that say nothing.
+        let ran = site.script("metastore.sh", &["restore"]).expect_code(0);
+        assert!(!ran.stdout.contains("Metadata restored from"), "{}", ran.stdout);
+        let empty = site.root.join("empty");
+        fs::create_dir(&empty).unwrap();
+        site.script("metastore.sh", &["restore", empty.to_str().unwrap()]).expect_code(0);
+        assert_eq!(files(&empty).into_keys().collect::<Vec<_>>(), ["/UUID"]);
+        site.script("metastore.sh", &["restore", "/no/such/directory"]).expect_code(1);
+        site.knobs("JAVA=/no/such/java\n");
+        let ran = site.script("metastore.sh", &["backup"]).expect_code(0);
+        assert!(ran.stdout.contains("metadata store backed up to"), "{}", ran.stdout);
+        assert!(!ran.stdout.contains("Metadata backed up to"), "{}", ran.stdout);
+        assert_eq!(site.entries(), entries);
+    }
+}
