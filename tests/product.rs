@@ -5,6 +5,7 @@
 
 mod product {
     pub mod bed;
+    pub mod procedure;
     pub mod site;
     pub mod store;
 }
@@ -13,8 +14,9 @@ mod support;
 use std::fs;
 
 use product::bed::Bed;
+use product::procedure::{Before, Killed, assert_same_entries};
 use product::site::{Plan, Product, Site};
-use product::store::{Kind, files};
+use product::store::{Kind, LARGE, files};
 
 #[test]
 fn the_tool_says_and_returns_what_the_original_does() {
@@ -56,4 +58,37 @@ fn the_tool_says_and_returns_what_the_original_does() {
         assert!(!ran.stdout.contains("Metadata backed up to"), "{}", ran.stdout);
         assert_eq!(site.entries(), entries);
     }
+}
+
+/// A whole upgrade, a project made in the new release, and the whole way back, killed all along.
+fn upgrade_and_abort(bed: &Bed, plan: Plan, layer: &str) {
+    let site = Site::new(bed, plan);
+    site.fill();
+    site.start();
+    let before = Before::of(&site);
+    let mut killed = Killed::new(&site, layer);
+    killed.upgrade(&[]);
+    assert_same_entries(&before.entries, &site.entries());
+    assert!(site.version().contains("3.1.3"), "{}", site.version());
+    assert_eq!(site.projects(), before.projects);
+    site.make_project("made_in_the_new_release");
+    site.script("metastore.sh", &["remove", &format!("/{LARGE}")]).expect_code(0);
+    assert!(site.projects().contains(&"made_in_the_new_release".to_owned()));
+    killed.abort();
+    before.assert_back(&site);
+    killed.publish();
+}
+
+#[test]
+fn i3_an_upgrade_of_ke_with_its_metadata_in_a_database_survives_kills_both_ways() {
+    let test = "i3_an_upgrade_of_ke_with_its_metadata_in_a_database_survives_kills_both_ways";
+    let Some(bed) = Bed::find(test) else { return };
+    upgrade_and_abort(&bed, Plan::new(Product::Ke, Kind::Database), "real metadata tool, MariaDB");
+}
+
+#[test]
+fn i3_an_upgrade_of_kylin_with_its_metadata_in_a_directory_survives_kills_both_ways() {
+    let test = "i3_an_upgrade_of_kylin_with_its_metadata_in_a_directory_survives_kills_both_ways";
+    let Some(bed) = Bed::find(test) else { return };
+    upgrade_and_abort(&bed, Plan::new(Product::Kylin, Kind::Directory), "real metadata tool, directory");
 }
