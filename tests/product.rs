@@ -92,3 +92,172 @@ fn i3_an_upgrade_of_kylin_with_its_metadata_in_a_directory_survives_kills_both_w
     let Some(bed) = Bed::find(test) else { return };
     upgrade_and_abort(&bed, Plan::new(Product::Kylin, Kind::Directory), "real metadata tool, directory");
 }
+
+// ------------------------------------------------------------------------------------- what a metadata command may do
+
+/// Reference 22.1: a large entry whose file is not found is deleted from the live store, and the backup reports success.
+#[test]
+fn a_backup_that_would_destroy_the_live_store_is_refused() {
+    let Some(bed) = Bed::find("a_backup_that_would_destroy_the_live_store_is_refused") else { return };
+    let site = Site::new(&bed, Plan::new(Product::Ke, Kind::Database));
+    site.fill();
+    let large = format!("/{LARGE}");
+    assert!(site.store.large().join(LARGE).exists(), "the content is outside of the database");
+
+    // The instance's folder was moved away: the tool is not even asked.
+    let working = site.store.working().to_owned();
+    let aside = working.with_file_name("moved");
+    fs::rename(&working, &aside).unwrap();
+    let ran = site.kytx(&site.begin_words_with_word()).expect_code(3);
+    for words in ["BLOCK P17: the metadata store cannot be reached: the working directory", working.to_str().unwrap()] {
+        assert!(ran.stderr.contains(words), "no `{words}`: {}", ran.stderr);
+    }
+    assert!(site.store.has_row(&bed, &large), "nothing was deleted");
+    fs::rename(&aside, &working).unwrap();
+
+    // One file is gone, which nobody can see from outside: the tool says that all is well.
+    let file = site.store.large().join(LARGE);
+    let kept = site.root.join("kept");
+    fs::rename(&file, &kept).unwrap();
+    let ran = site.script("metastore.sh", &["backup"]).expect_code(0);
+    assert!(ran.stdout.contains("Metadata backed up to") && !ran.stdout.contains("Failed to copy"), "{ran:?}");
+    assert!(!site.store.has_row(&bed, &large), "and it has deleted the entry");
+
+    // The same under kytx, which does not believe it, and names the entry.
+    fs::rename(&kept, &file).unwrap();
+    let seed = site.root.join("again");
+    product::store::seed(&seed, 0);
+    site.script("metastore.sh", &["restore", seed.to_str().unwrap()]).expect_code(0);
+    fs::remove_file(&file).unwrap();
+    let ran = site.kytx(&site.begin_words_with_word());
+    let ran = ran.explains(4, &["has deleted entries from the live store", &large, "kytx abort"]);
+    assert!(!ran.stderr.contains(product::bed::PASSWORD), "no password is shown");
+    site.run("abort", &["--yes"]).expect_code(0);
+}
+
+/// Reference 22.2 and 22.3: the tool's Java dies in the middle, and the script says that all is well.
+#[test]
+fn a_tool_that_dies_half_way_is_noticed_and_its_work_done_again() {
+    let Some(bed) = Bed::find("a_tool_that_dies_half_way_is_noticed_and_its_work_done_again") else { return };
+    let mut plan = Plan::new(Product::Ke, Kind::Database);
+    plan.entries = 600;
+    let site = Site::new(&bed, plan);
+    site.fill();
+    site.start();
+    let before = Before::of(&site);
+
+    site.knobs("KILL_JAVA=backup\n");
+    let ran = site.kytx(&site.begin_words()).explains(4, &["the line `Metadata backed up to ` is missing"]);
+    assert_eq!(site.struck().as_deref(), Some("backup"), "{ran:?}");
+    site.run("resume", &[]).expect_code(0);
+    site.make_project("made_in_the_new_release");
+
+    site.knobs("KILL_JAVA=reset\n");
+    site.run("abort", &["--yes"]).explains(4, &["`metastore.sh reset` failed"]);
+    assert_eq!(site.struck().as_deref(), Some("reset"));
+    site.knobs("KILL_JAVA=restore\n");
+    site.run("resume", &[]).explains(4, &["`metastore.sh restore` failed"]);
+    assert_eq!(site.struck().as_deref(), Some("restore"));
+    // The database refuses everybody: both commands say so by their code, and nothing is lost.
+    site.store.lock(&bed, "lock");
+    site.run("resume", &[]).explains(4, &["`metastore.sh reset` failed (exit code 1)"]);
+    site.store.lock(&bed, "unlock");
+    site.run("resume", &[]).expect_code(0);
+    before.assert_back(&site);
+}
+
+// --------------------------------------------------------------------------------------------- what a service may do
+
+#[test]
+fn an_unfinished_job_of_the_real_store_is_found_over_rest_and_after_the_stop() {
+    let test = "an_unfinished_job_of_the_real_store_is_found_over_rest_and_after_the_stop";
+    let Some(bed) = Bed::find(test) else { return };
+    for product in [Product::Ke, Product::Kylin] {
+        let site = Site::new(&bed, Plan::new(product, Kind::Directory));
+        site.fill();
+        let failed = site.root.join("failed/execute_output");
+        fs::create_dir_all(&failed).unwrap();
+        let id = "6f1e3c2a-0000-4000-8000-000000000007";
+        let output = format!(r#"{{"uuid":"{id}","status":"ERROR","content":"it failed","info":{{}}}}"#);
+        fs::write(failed.join(id), output).unwrap();
+        site.script("metastore.sh", &["restore", site.root.join("failed").to_str().unwrap()]).expect_code(0);
+        site.start();
+        let before = Before::of(&site);
+        let begin = site.begin_words();
+        let ran = site.kytx(&begin).expect_code(3);
+        assert!(ran.stderr.contains(&format!("{id} `BUILD 7` (ERROR)")), "{}", ran.stderr);
+        // An operator's word is believed until the store is asked: after the stop.
+        fs::remove_file(site.home.join("logs/kylin.log")).unwrap();
+        let ran = site.kytx(&site.begin_words_with_word()).expect_code(3);
+        assert!(ran.stderr.contains(id), "{}", ran.stderr);
+        before.assert_back(&site);
+        site.kytx(&[&begin[..], &["--discard-jobs"]].concat()).expect_code(0);
+        assert!(site.version().contains("3.1.3"));
+    }
+}
+
+#[test]
+fn a_service_that_answers_nonsense_is_not_believed() {
+    let Some(bed) = Bed::find("a_service_that_answers_nonsense_is_not_believed") else { return };
+    let site = Site::new(&bed, Plan::new(Product::Ke, Kind::Directory));
+    site.fill();
+    site.start();
+    let before = Before::of(&site);
+    for (knobs, words) in [
+        ("HTTP=503\n", "HTTP status 503"),
+        ("HTTP=page\n", "a page instead of data"),
+        ("HTTP=cut\n", "no answer on port"),
+    ] {
+        site.knobs(knobs);
+        let ran = site.kytx(&site.begin_words()).expect_code(3);
+        assert!(ran.stderr.contains(words), "no `{words}`: {}", ran.stderr);
+    }
+    site.knobs("");
+    before.assert_back(&site);
+}
+
+#[test]
+fn a_new_release_that_does_not_come_up_is_taken_back() {
+    let Some(bed) = Bed::find("a_new_release_that_does_not_come_up_is_taken_back") else { return };
+    let site = Site::new(&bed, Plan::new(Product::Ke, Kind::Database));
+    site.fill();
+    site.start();
+    let before = Before::of(&site);
+    // It does not start at all.
+    site.knobs("START_FAIL='the environment is not fit'\n");
+    site.kytx(&site.begin_words()).explains(4, &["left no service running", "the environment is not fit"]);
+    // It starts late, says so late, and never becomes ready.
+    site.knobs("START_LATE=1 PID_LATE=1\nREADY_MS=-1\n");
+    site.run("abort", &["--yes"]).explains(4, &["did not answer on port", "HTTP status 503"]);
+    site.knobs("PID_STAYS=1\n");
+    site.run("resume", &[]).expect_code(0);
+    before.assert_back(&site);
+}
+
+// ------------------------------------------------------------------------------------------------- Kylin's own server
+
+/// What the real server answers to a query of no table, or of one that is not there.
+#[track_caller]
+fn query(site: &Site<'_>, sql: &str) -> (u16, serde_json::Value) {
+    let body = serde_json::json!({"sql": sql, "project": "sales", "limit": 10}).to_string();
+    let answer = site.ask("POST", "/kylin/api/query", &body).expect("the server answers");
+    (answer.status, serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{}", answer.body)))
+}
+
+#[test]
+fn kylins_own_server_is_upgraded_and_comes_back() {
+    let Some(bed) = Bed::find("kylins_own_server_is_upgraded_and_comes_back") else { return };
+    let site = Site::new(&bed, Plan::new(Product::KylinServer, Kind::Database));
+    site.fill();
+    site.start();
+    let before = Before::of(&site);
+    assert_eq!(before.projects, ["finance", "sales", "web"]);
+    println!("{:?}", query(&site, "select 1 + 1"));
+    site.kytx(&site.begin_words()).expect_code(0);
+    assert!(site.version().contains("3.1.3"), "{}", site.version());
+    site.make_project("made_in_the_new_release");
+    assert_eq!(site.projects(), ["finance", "made_in_the_new_release", "sales", "web"]);
+    site.run("abort", &["--yes"]).expect_code(0);
+    before.assert_back(&site);
+    println!("{:?}", query(&site, "select 1 + 1"));
+}

@@ -217,9 +217,19 @@ impl<'a> Site<'a> {
             "--silent",
             "--archive",
             "none",
+            "--start-timeout",
+            "20",
             "--user",
             "ADMIN",
         ]
+    }
+
+    /// The same where the operator has looked after the jobs.
+    pub fn begin_words_with_word(&self) -> Vec<&str> {
+        let mut words = self.begin_words();
+        words.truncate(words.len() - 2);
+        words.push("--jobs-finished");
+        words
     }
 
     fn isolate(&self, command: &mut Command) {

@@ -34,7 +34,9 @@ impl Store {
         let dir = root.join("metadata");
         fs::create_dir_all(&dir).unwrap();
         if kind == Kind::Database {
-            bed.sql(&format!("create database {database}"));
+            bed.sql(&format!(
+                "create database {database}; grant all on {database}.* to {database}@'127.0.0.1' identified by '{PASSWORD}'"
+            ));
         }
         Self { kind, dir, working: root.join("hdfs/kylin/kylin_metadata"), database: database.to_owned() }
     }
@@ -42,7 +44,7 @@ impl Store {
     /// Takes a database away.
     pub fn drop_database(&self, bed: &Bed) {
         if self.kind == Kind::Database {
-            bed.sql(&format!("drop database if exists {}", self.database));
+            bed.sql(&format!("drop database {0}; drop user {0}@'127.0.0.1'", self.database));
         }
     }
 
@@ -51,11 +53,23 @@ impl Store {
         match self.kind {
             Kind::Directory => self.dir.to_str().unwrap().to_owned(),
             Kind::Database => format!(
-                "kylin_metadata@jdbc,url=jdbc:mysql://127.0.0.1:{}/{},username=kylin,password={PASSWORD},\
+                "kylin_metadata@jdbc,url=jdbc:mysql://127.0.0.1:{}/{},username={},password={PASSWORD},\
                  maxActive=10,maxIdle=10",
-                bed.database, self.database
+                bed.database, self.database, self.database
             ),
         }
+    }
+
+    /// Lets nobody into the database any more, or again. Who is in stays in.
+    pub fn lock(&self, bed: &Bed, how: &str) {
+        bed.sql(&format!("alter user {}@'127.0.0.1' account {how}", self.database));
+    }
+
+    /// Whether the database has a row for an entry, with content or without.
+    pub fn has_row(&self, bed: &Bed, path: &str) -> bool {
+        let table = &self.database;
+        let count = format!("select count(*) from {table}.kylin_metadata where META_TABLE_KEY = '{path}'");
+        bed.sql(&count) == ["1"]
     }
 
     /// Where the large entries of a database are.
