@@ -5,6 +5,7 @@
 
 mod product {
     pub mod bed;
+    pub mod java;
     pub mod procedure;
     pub mod site;
     pub mod store;
@@ -12,11 +13,17 @@ mod product {
 mod support;
 
 use std::fs;
+use std::time::Instant;
+
+use kytx::kyligence::properties::Properties;
 
 use product::bed::Bed;
+use product::java::{Java, Reading, generate, is_read_in_two_ways};
 use product::procedure::{Before, Killed, assert_same_entries};
 use product::site::{Plan, Product, Site};
 use product::store::{Kind, LARGE, files};
+use support::census::{exhaustive, seed};
+use support::random::Random;
 
 #[test]
 fn the_tool_says_and_returns_what_the_original_does() {
@@ -109,7 +116,9 @@ fn a_backup_that_would_destroy_the_live_store_is_refused() {
     let aside = working.with_file_name("moved");
     fs::rename(&working, &aside).unwrap();
     let ran = site.kytx(&site.begin_words_with_word()).expect_code(3);
-    for words in ["BLOCK P17: the metadata store cannot be reached: the working directory", working.to_str().unwrap()] {
+    for words in
+        ["BLOCK P17: the metadata store cannot be reached: the working directory", working.to_str().unwrap()]
+    {
         assert!(ran.stderr.contains(words), "no `{words}`: {}", ran.stderr);
     }
     assert!(site.store.has_row(&bed, &large), "nothing was deleted");
@@ -120,7 +129,10 @@ fn a_backup_that_would_destroy_the_live_store_is_refused() {
     let kept = site.root.join("kept");
     fs::rename(&file, &kept).unwrap();
     let ran = site.script("metastore.sh", &["backup"]).expect_code(0);
-    assert!(ran.stdout.contains("Metadata backed up to") && !ran.stdout.contains("Failed to copy"), "{ran:?}");
+    assert!(
+        ran.stdout.contains("Metadata backed up to") && !ran.stdout.contains("Failed to copy"),
+        "{ran:?}"
+    );
     assert!(!site.store.has_row(&bed, &large), "and it has deleted the entry");
 
     // The same under kytx, which does not believe it, and names the entry.
@@ -219,7 +231,8 @@ fn a_service_that_answers_nonsense_is_not_believed() {
 #[test]
 fn a_new_release_that_does_not_come_up_is_taken_back() {
     let Some(bed) = Bed::find("a_new_release_that_does_not_come_up_is_taken_back") else { return };
-    let site = Site::new(&bed, Plan::new(Product::Ke, Kind::Database));
+    let mut site = Site::new(&bed, Plan::new(Product::Ke, Kind::Database));
+    "15".clone_into(&mut site.start_timeout_s);
     site.fill();
     site.start();
     let before = Before::of(&site);
@@ -236,12 +249,15 @@ fn a_new_release_that_does_not_come_up_is_taken_back() {
 
 // ------------------------------------------------------------------------------------------------- Kylin's own server
 
-/// What the real server answers to a query of no table, or of one that is not there.
+/// What the server answers to a statement.
 #[track_caller]
-fn query(site: &Site<'_>, sql: &str) -> (u16, serde_json::Value) {
+fn query(site: &Site<'_>, sql: &str) -> serde_json::Value {
     let body = serde_json::json!({"sql": sql, "project": "sales", "limit": 10}).to_string();
     let answer = site.ask("POST", "/kylin/api/query", &body).expect("the server answers");
-    (answer.status, serde_json::from_str(&answer.body).unwrap_or_else(|_| panic!("{}", answer.body)))
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let value: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(value["isException"], false, "{value}");
+    value["results"].clone()
 }
 
 #[test]
@@ -252,12 +268,87 @@ fn kylins_own_server_is_upgraded_and_comes_back() {
     site.start();
     let before = Before::of(&site);
     assert_eq!(before.projects, ["finance", "sales", "web"]);
-    println!("{:?}", query(&site, "select 1 + 1"));
+    let rows = serde_json::json!([["42"]]);
+    assert_eq!(query(&site, "select 6 * 7"), rows);
     site.kytx(&site.begin_words()).expect_code(0);
     assert!(site.version().contains("3.1.3"), "{}", site.version());
     site.make_project("made_in_the_new_release");
     assert_eq!(site.projects(), ["finance", "made_in_the_new_release", "sales", "web"]);
     site.run("abort", &["--yes"]).expect_code(0);
     before.assert_back(&site);
-    println!("{:?}", query(&site, "select 1 + 1"));
+    assert_eq!(query(&site, "select 6 * 7"), rows);
+}
+
+// --------------------------------------------------------------------------------------------------------------- size
+
+/// Does something and says how long it took.
+fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let begun = Instant::now();
+    let done = work();
+    println!("{what}: {:.1} s", begun.elapsed().as_secs_f64());
+    done
+}
+
+/// A home of real jars and a store of fifty thousand entries: a quarter of an hour, so only when everything is asked for.
+#[test]
+fn a_large_home_and_a_large_store_are_upgraded_and_come_back() {
+    let test = "a_large_home_and_a_large_store_are_upgraded_and_come_back";
+    if !exhaustive() {
+        println!("SKIPPED {test}: only with KYTX_EXHAUSTIVE=1");
+        return;
+    }
+    let Some(bed) = Bed::find(test) else { return };
+    let plan = Plan { entries: 25_000, jars_inside: true, ..Plan::new(Product::KylinServer, Kind::Database) };
+    let site = Site::new(&bed, plan);
+    // The tool holds a whole restore in its memory.
+    site.knobs("TOOL_MEMORY=3000m SERVER_MEMORY=1000m\n");
+    timed("a restore into the empty store", || site.fill());
+    timed("a start", || site.start());
+    let before = Before::of(&site);
+    println!("{} entries", before.entries.len());
+    assert!(before.entries.len() > 50_000);
+    let ran = timed("begin", || site.kytx(&site.begin_words()).expect_code(0));
+    println!("{}", ran.stderr);
+    site.make_project("made_in_the_new_release");
+    let ran = timed("abort", || site.run("abort", &["--yes"]).expect_code(0));
+    println!("{}", ran.stderr);
+    before.assert_back(&site);
+}
+
+// ------------------------------------------------------------------------------------------------------ its own words
+
+/// kytx reads properties files as Java does, whatever is in them.
+#[test]
+fn properties_are_read_as_java_reads_them() {
+    let Some(bed) = Bed::find("properties_are_read_as_java_reads_them") else { return };
+    println!("KYTX_SEED={}", seed());
+    let mut random = Random::new(seed());
+    let mut java = Java::start(&bed);
+    let (mut compared, mut refused) = (0, 0);
+    let mut wrong = Vec::new();
+    for _ in 0..if exhaustive() { 500_000 } else { 20_000 } {
+        let file = generate(&mut random);
+        match java.read(&file) {
+            Reading::Pairs(_) if is_read_in_two_ways(&file) => {}
+            Reading::Pairs(pairs) => {
+                compared += 1;
+                let ours = Properties::parse(&file).to_map();
+                if ours != pairs {
+                    wrong.push(format!("`{}`: Java {pairs:?}, kytx {ours:?}", file.escape_ascii()));
+                }
+            }
+            Reading::Refused => refused += 1,
+            Reading::NoText => {}
+        }
+    }
+    println!("properties files compared with Java: {compared}; refused by Java: {refused}");
+    wrong.sort_by_key(|line: &String| (line.len(), line.clone()));
+    wrong.dedup();
+    assert!(
+        wrong.is_empty(),
+        "{} differ, the shortest:\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(60)].join("\n")
+    );
+    assert!(compared > refused && refused > 0, "the generator makes both kinds of file");
 }

@@ -26,17 +26,17 @@ pub struct Bed {
 
 impl Bed {
     /// The bed, or word that there is none. Where the tests must not be skipped (`CI=true`) that is a failure.
-    pub fn find(test: &str) -> Option<Self> {
+    pub fn find(name: &str) -> Option<Self> {
         if std::env::var_os("PRODUCT_BED_DIR").is_none() {
             assert!(
                 std::env::var("CI").as_deref() != Ok("true"),
-                "`{test}` must run, and there is no PRODUCT_BED_DIR"
+                "`{name}` must run, and there is no PRODUCT_BED_DIR"
             );
-            println!("SKIPPED {test}: no real product (testbed/product/real/up DIR, then source DIR/env)");
+            println!("SKIPPED {name}: no real product (testbed/product/real/up DIR, then source DIR/env)");
             return None;
         }
-        let text = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
-        let port = |name: &str| text(name).parse().unwrap();
+        let text = |of: &str| std::env::var(of).unwrap_or_else(|_| panic!("{of} is not set"));
+        let port = |of: &str| text(of).parse().unwrap();
         Some(Self {
             dir: text("PRODUCT_BED_DIR").into(),
             jars: text("PRODUCT_BED_JARS").into(),

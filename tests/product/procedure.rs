@@ -53,12 +53,7 @@ pub struct Before {
 impl Before {
     /// Looks, while the service runs.
     pub fn of(site: &Site<'_>) -> Self {
-        Self {
-            entries: site.entries(),
-            projects: site.projects(),
-            version: site.version(),
-            home: home(site),
-        }
+        Self { entries: site.entries(), projects: site.projects(), version: site.version(), home: home(site) }
     }
 
     /// After an abort: the old tree, the old metadata, the old service.
@@ -80,7 +75,12 @@ fn home(site: &Site<'_>) -> Snapshot {
 pub fn assert_same_entries(before: &Entries, after: &Entries) {
     let names: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let differing: Vec<_> = names.into_iter().filter(|name| before.get(*name) != after.get(*name)).collect();
-    assert!(differing.is_empty(), "{} entries differ: {:?}", differing.len(), &differing[..differing.len().min(20)]);
+    assert!(
+        differing.is_empty(),
+        "{} entries differ: {:?}",
+        differing.len(),
+        &differing[..differing.len().min(20)]
+    );
 }
 
 /// One run of `begin` or `abort` to its end, killed on its way.

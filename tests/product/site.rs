@@ -49,6 +49,8 @@ pub struct Site<'a> {
     pub package: PathBuf,
     pub store: Store,
     pub port: u16,
+    /// How long kytx waits for the service, in seconds.
+    pub start_timeout_s: String,
     _dir: tempfile::TempDir,
 }
 
@@ -66,7 +68,9 @@ impl<'a> Site<'a> {
         fs::create_dir(root.join("opt")).unwrap();
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let home = root.join("opt/kylin");
-        let site = Self { bed, plan, home, package: root.join("package.tar.gz"), root, store, port, _dir: dir };
+        let package = root.join("package.tar.gz");
+        let start_timeout_s = "300".to_owned();
+        let site = Self { bed, plan, root, home, package, store, port, start_timeout_s, _dir: dir };
         site.build_tree(&site.home, "3.1.2");
         site.configure();
         let (name, version) = site.release("3.1.3");
@@ -218,7 +222,7 @@ impl<'a> Site<'a> {
             "--archive",
             "none",
             "--start-timeout",
-            "20",
+            &self.start_timeout_s,
             "--user",
             "ADMIN",
         ]

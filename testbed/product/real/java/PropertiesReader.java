@@ -15,7 +15,8 @@ import java.util.TreeMap;
 /**
  * What Java's own Properties makes of files: one after another on standard input, each with its length before it in four
  * bytes and read as UTF-8, as Kylin does. Answers the number of pairs, then each key and value by its length in UTF-8
- * and its bytes, in the order of keys; minus one for a file that Java refuses.
+ * and its bytes, in the order of keys; minus one for a file that Java refuses, minus two for one with half of a
+ * surrogate pair in it, which no encoding has.
  */
 public final class PropertiesReader {
     public static void main(String[] args) throws IOException {
@@ -41,6 +42,13 @@ public final class PropertiesReader {
         } catch (IllegalArgumentException malformed) {
             out.writeInt(-1);
             return;
+        }
+        for (Map.Entry<Object, Object> pair : read.entrySet()) {
+            String text = pair.getKey() + "\n" + pair.getValue();
+            if (!StandardCharsets.UTF_8.newEncoder().canEncode(text)) {
+                out.writeInt(-2);
+                return;
+            }
         }
         out.writeInt(read.size());
         for (Map.Entry<Object, Object> pair : new TreeMap<>(read).entrySet()) {

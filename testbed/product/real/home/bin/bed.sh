@@ -7,6 +7,8 @@
 #   PID_LATE     the pid file is written so many seconds after that
 #   STOP_LIES    `stop` exits 0, and the server lives
 #   PID_STAYS    `stop` leaves the pid file
+#   TOOL_MEMORY, SERVER_MEMORY
+#                what Java may have, as it wants it said: 300m
 #   KILL         `before backup`, `during reset`, `after start` and the like: whoever called the script is killed there
 #   KILL_JAVA    `backup`, `reset`, `restore`: the tool's Java is killed in the middle of its work
 # The last two work once; then `knobs.struck` is there.

@@ -16,7 +16,7 @@ serve() {
     [ ! -f "$home/conf/kylin-server-log4j.properties" ] ||
         log="-Dlog4j.configuration=file:$home/conf/kylin-server-log4j.properties"
     # shellcheck disable=SC2086
-    exec "$JAVA" -Xmx400m $JVM $log -Djava.util.logging.config.file="$tomcat/conf/logging.properties" \
+    exec "$JAVA" -Xmx"${SERVER_MEMORY:-400m}" $JVM $log -Djava.util.logging.config.file="$tomcat/conf/logging.properties" \
         -Djava.util.logging.manager=org.apache.juli.ClassLoaderLogManager -Djava.io.tmpdir="$tomcat/temp" \
         -Dcatalina.base="$tomcat" -Dcatalina.home="$tomcat" -Dkylin.server.host-address="localhost:$port" \
         -cp "$tomcat/bin/bootstrap.jar:$tomcat/bin/tomcat-juli.jar:$tomcat/lib/*:$classes:$shipped" \
@@ -75,7 +75,7 @@ start | stop)
 org.apache.kylin.* | kytx.bed.*)
     mkdir -p "$home/logs" "$home/ext"
     # shellcheck disable=SC2086
-    exec "$JAVA" -Xmx${TOOL_MEMORY:-300m} $JVM -Dkylin.home="$home" \
+    exec "$JAVA" -Xmx"${TOOL_MEMORY:-300m}" $JVM -Dkylin.home="$home" \
         -Dlog4j.configuration=file:"$home/conf/kylin-tools-log4j.properties" \
         -cp "$classes:$TOOL_CLASSES" "$@"
     ;;
