@@ -78,11 +78,13 @@ fn upgrade_and_abort(bed: &Bed, plan: Plan, layer: &str) {
     assert_same_entries(&before.entries, &site.entries());
     assert!(site.version().contains("3.1.3"), "{}", site.version());
     assert_eq!(site.projects(), before.projects);
+    site.assert_no_password_is_kept();
     site.make_project("made_in_the_new_release");
     site.script("metastore.sh", &["remove", &format!("/{LARGE}")]).expect_code(0);
     assert!(site.projects().contains(&"made_in_the_new_release".to_owned()));
     killed.abort();
     before.assert_back(&site);
+    site.assert_no_password_is_kept();
     killed.publish();
 }
 
@@ -298,6 +300,7 @@ fn a_large_home_and_a_large_store_are_upgraded_and_come_back() {
         return;
     }
     let Some(bed) = Bed::find(test) else { return };
+    assert!(bed.jars.join("spark.complete").exists(), "bring the bed up with its part `spark`");
     let plan = Plan { entries: 25_000, jars_inside: true, ..Plan::new(Product::KylinServer, Kind::Database) };
     let site = Site::new(&bed, plan);
     // The tool holds a whole restore in its memory.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::bed::Bed;
+use super::bed::{Bed, PASSWORD};
 use super::store::{Entries, Kind, Store, seed};
 use crate::support::{Answer, Ran, kytx_binary, wait_until};
 
@@ -129,6 +129,8 @@ impl<'a> Site<'a> {
         if self.plan.jars_inside {
             let jars = if self.plan.product == Product::KylinServer { "server" } else { "tool" };
             copy_tree(&self.bed.jars.join(jars), &tree.join("lib"));
+            copy_tree(&self.bed.jars.join("spark"), &tree.join("spark/jars"));
+            write(&tree.join("spark/RELEASE"), "Spark 2.4.5 built for Hadoop 2.6.5\n");
         }
     }
 
@@ -321,6 +323,31 @@ impl<'a> Site<'a> {
         let text = fs::read_to_string(&path).ok()?;
         fs::remove_file(path).unwrap();
         Some(text.trim().to_owned())
+    }
+
+    /// Holds against every file of kytx's own that the password of the database, which the tool says again and again, is
+    /// in none of them but the configuration that is carried over, which only its owner may read. The spare tree is a
+    /// home.
+    #[track_caller]
+    pub fn assert_no_password_is_kept(&self) {
+        let mut open = vec![self.home.with_file_name(".kytx")];
+        let mut looked = 0;
+        while let Some(dir) = open.pop() {
+            for entry in fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    open.extend((!path.ends_with("spare")).then_some(path));
+                    continue;
+                }
+                looked += 1;
+                let content = fs::read(&path).unwrap();
+                let holds = content.windows(PASSWORD.len()).any(|window| window == PASSWORD.as_bytes());
+                let is_content = path.to_str().unwrap().contains("/plan/content-");
+                let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+                assert!(!holds || is_content && mode == 0o600, "{} holds the password", path.display());
+            }
+        }
+        assert!(looked > 0, "kytx has files of its own");
     }
 
     /// What the store holds.
