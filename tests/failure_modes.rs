@@ -210,7 +210,10 @@ fn f_08_a_lock_of_a_killed_start_blocks_no_start() {
     machine.start();
     machine.knobs.set(Knob::LockStays, 1).unwrap();
     begin(&machine, &[]).expect_code(0);
-    assert!(!has(&machine, "LOCK"), "the start of the new release left it, and the operator's next would be blocked");
+    assert!(
+        !has(&machine, "LOCK"),
+        "the start of the new release left it, and the operator's next would be blocked"
+    );
     on_home(&machine, "abort", &["--yes"]).expect_code(0);
     assert!(machine.is_ready() && !has(&machine, "LOCK"), "so did that of the old one");
     machine.script("kylin.sh", &["stop"]).expect_code(0);

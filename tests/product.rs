@@ -15,6 +15,8 @@ mod support;
 use std::fs;
 use std::time::Instant;
 
+use kytx::effect::os::OsFs;
+use kytx::kyligence::home::Home;
 use kytx::kyligence::properties::Properties;
 
 use product::bed::Bed;
@@ -73,8 +75,11 @@ fn upgrade_and_abort(bed: &Bed, plan: Plan, layer: &str) {
     site.fill();
     site.start();
     let before = Before::of(&site);
+    let working_dir = site.property("kylin.env.hdfs-working-dir");
+    assert_eq!(working_dir, format!("file://{}", site.store.working().parent().unwrap().display()));
     let mut killed = Killed::new(&site, layer);
     killed.upgrade(&[]);
+    assert_eq!(site.property("kylin.env.hdfs-working-dir"), working_dir, "as Kylin reads it in the new home");
     assert_same_entries(&before.entries, &site.entries());
     assert!(site.version().contains("3.1.3"), "{}", site.version());
     assert_eq!(site.projects(), before.projects);
@@ -319,6 +324,35 @@ fn a_large_home_and_a_large_store_are_upgraded_and_come_back() {
 }
 
 // ------------------------------------------------------------------------------------------------------ its own words
+
+/// kytx goes by the configuration that Kylin goes by: two files, names of long ago, keys that are there twice.
+#[test]
+fn a_home_is_read_as_kylin_reads_it() {
+    let Some(bed) = Bed::find("a_home_is_read_as_kylin_reads_it") else { return };
+    let site = Site::new(&bed, Plan::new(Product::Kylin, Kind::Directory));
+    let (new, old) = ("kylin.env.hdfs-working-dir", "kylin.hdfs.working.dir");
+    for (file, over) in [
+        (String::new(), String::new()),
+        (format!("{new} = /a b \n"), String::new()),
+        (format!("{new}=/a\n {new} : /tw\\u006f\n"), String::new()),
+        (format!("{new}=/a\n"), format!("{new}=/b\\\n   c\n")),
+        (format!("{old}=/a\n"), String::new()),
+        (format!("{old}=/a\n{new}=/b\n"), String::new()),
+        (format!("{new}=/a\n{old}=/b\n"), String::new()),
+        (format!("{new}=/a\n{old}=/b\n{new}=/c\n"), String::new()),
+        (format!("{old}=/a\n{new}=/b\n{old}=/c\n"), String::new()),
+        (format!("{new}=/a\n"), format!("{old}=/b\n")),
+        (format!("{old}=/a\n{new}=/b\n"), format!("{old}=/c\n")),
+        (format!("{new}=/a\n{old}=/b\n"), format!("{new}=/c\n")),
+    ] {
+        let url = format!("kylin.metadata.url={}\n", site.store.url(&bed));
+        fs::write(site.home.join("conf/kylin.properties"), url + &file).unwrap();
+        fs::write(site.home.join("conf/kylin.properties.override"), &over).unwrap();
+        let home = Home::recognise(&OsFs, &site.home).unwrap();
+        let ours = home.property(new).unwrap_or("/kylin");
+        assert_eq!(ours, site.property(new), "{file:?} and {over:?}");
+    }
+}
 
 /// kytx reads properties files as Java does, whatever is in them.
 #[test]

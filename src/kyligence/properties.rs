@@ -54,6 +54,14 @@ impl Properties {
         self.pairs().filter(|pair| pair.key == key).last().map(|pair| pair.value.as_str())
     }
 
+    /// The value of a property that has had several names: that of the name which comes last, by where each comes first.
+    /// So reads Kylin, which renames keys in the order in which it met them.
+    pub fn get_by_names(&self, names: &[&str]) -> Option<&str> {
+        let first = |name: &&&str| self.lines.iter().position(|line| line.is_for(name));
+        let name = names.iter().filter(|name| first(name).is_some()).max_by_key(first)?;
+        self.get(name)
+    }
+
     /// All keys with the values that count.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         self.pairs().map(|pair| (pair.key.clone(), pair.value.clone())).collect()

@@ -167,9 +167,15 @@ impl<'a> Site<'a> {
             String::new()
         };
         let text = format!(
-            "# ours\nkylin.metadata.url={}\nkylin.env.hdfs-working-dir=file://{}\nkylin.security.profile=testing\n\
+            "# ours\nkylin.metadata.url={}\n{}=file://{}\nkylin.security.profile=testing\n\
              kylin.server.mode=all\n{zookeeper}",
             self.store.url(self.bed),
+            // The name that the property had long ago, and that Kylin still knows.
+            if self.plan.product == Product::Kylin {
+                "kylin.hdfs.working.dir"
+            } else {
+                "kylin.env.hdfs-working-dir"
+            },
             self.store.working().parent().unwrap().display()
         );
         // Through the links, as an editor does.
@@ -196,6 +202,12 @@ impl<'a> Site<'a> {
         self.isolate(&mut command);
         command.env("KYLIN_HOME", &self.home);
         Ran::of(&mut command)
+    }
+
+    /// A property of the home as Kylin itself reads it.
+    #[track_caller]
+    pub fn property(&self, key: &str) -> String {
+        self.script("get-properties.sh", &[key]).expect_code(0).stdout.trim().to_owned()
     }
 
     /// kytx with these words.
