@@ -13,7 +13,8 @@ use crate::effect::fs::{Fs, Kind, read_file, stat_opt};
 use crate::effect::lock::user_name;
 use crate::effect::os::OsFs;
 use crate::effect::shell::ending;
-use crate::hadoop::scheme;
+use crate::hadoop::local::LocalHdfs;
+use crate::hadoop::{Hdfs as _, scheme};
 use crate::kyligence::home::{Home, Layout, Package};
 use crate::kyligence::jobs::{LogCounts, newest_counts, unfinished};
 use crate::kyligence::metadata_url::{MetadataUrl, StoreKind};
@@ -49,7 +50,7 @@ pub fn gather(args: &UpgradeArgs, home: &Home, package: &Package, processes: &Pr
     let find_watchdogs = || watchdogs(home, args.which.home.as_deref(), processes);
     let try_programs = || programs(home);
     let ask_for_ticket = || ticket(home);
-    let try_store = || store(&home.metadata_url());
+    let try_store = || working_dir(home).unwrap_or_else(|| store(&home.metadata_url()));
     let (asked, watchdogs, programs, ticket, store) = std::thread::scope(|scope| {
         let asked = beside(scope, &ask);
         let watchdogs = beside(scope, &find_watchdogs);
@@ -245,6 +246,19 @@ fn ticket(home: &Home) -> Option<Ticket> {
         },
     };
     Some(Ticket { valid, kinit })
+}
+
+/// Whether a local working directory is away, or this instance's folder in it: no metadata command may be run then, as
+/// it would delete the entries whose content lies there (reference 22.1). Programs look at one on a cluster.
+fn working_dir(home: &Home) -> Option<StoreSeen> {
+    let dirs = home.working_dir().ok()?;
+    let away = |dir: String| {
+        let path = RawPath::from(dir.as_str());
+        let hdfs = LocalHdfs::new(&OsFs);
+        let error = (scheme(&path) == Some("file")).then(|| hdfs.reach(&path).err()).flatten()?;
+        Some(StoreSeen::Away { why: format!("the working directory `{path}` of its large entries: {error}") })
+    };
+    [Some(dirs.shared), dirs.instance].into_iter().flatten().find_map(away)
 }
 
 /// Looks at the metadata store without a command of the product's.

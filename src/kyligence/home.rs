@@ -39,6 +39,13 @@ const MARKS: [(&str, Kind); 5] = [
     ("conf", Kind::Dir),
 ];
 
+/// Names from before Kylin 2 that Kylin 3 still takes for those that it has now (`kylin-backward-compatibility.properties`
+/// in its jar), of the properties that kytx itself goes by.
+const OLD_NAMES: [(&str, &str); 2] = [
+    ("kylin.hdfs.working.dir", "kylin.env.hdfs-working-dir"),
+    ("kylin.init.tasks", "kylin.server.init-tasks"),
+];
+
 /// Why a directory is no home.
 #[derive(Debug, thiserror::Error)]
 pub enum NotAHome {
@@ -172,7 +179,15 @@ impl Home {
         })?;
         let files = [read("conf/kylin.properties")?, read("conf/kylin.properties.override")?]
             .map(|bytes| Properties::parse(&bytes.unwrap_or_default()));
-        let properties = effective(&files);
+        let mut properties = effective(&files);
+        if layout == Layout::Tomcat {
+            // Each file by itself: an old name in the later one still wins.
+            for (old, new) in OLD_NAMES {
+                if let Some(value) = files.iter().rev().find_map(|file| file.get_by_names(&[old, new])) {
+                    properties.insert(new.to_owned(), value.to_owned());
+                }
+            }
+        }
         let server_xml = read("tomcat/conf/server.xml")?.unwrap_or_default();
         let readiness = readiness(layout, &properties, &server_xml);
         Ok(Self { path: path.to_owned(), layout, identity, properties, readiness })
@@ -406,6 +421,29 @@ mod tests {
         assert_eq!((home.property("b"), home.readiness.port), (Some("1"), 7071));
         assert_eq!(home.working_dir().unwrap().instance.as_deref(), Some("/own/kylin_metadata"));
         assert!(!format!("{home:?}").contains("hdfs-working-dir"), "properties hold secrets");
+    }
+
+    #[test]
+    fn an_old_name_of_the_working_directory_counts_as_kylin_has_it() {
+        for (file, over, expected) in [
+            ("kylin.hdfs.working.dir=/old", "", "/old"),
+            ("kylin.hdfs.working.dir=/old\nkylin.env.hdfs-working-dir=/new", "", "/new"),
+            ("kylin.env.hdfs-working-dir=/new\nkylin.hdfs.working.dir=/old", "", "/old"),
+            (
+                "kylin.env.hdfs-working-dir=/1\nkylin.hdfs.working.dir=/2\nkylin.env.hdfs-working-dir=/3",
+                "",
+                "/2",
+            ),
+            ("kylin.env.hdfs-working-dir=/new", "kylin.hdfs.working.dir=/old", "/old"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            ke3(dir.path());
+            write(dir.path(), "conf/profile_min/kylin.properties", file);
+            write(dir.path(), "conf/profile_prod/kylin.properties", file);
+            write(dir.path(), "conf/kylin.properties.override", over);
+            let home = Home::recognise(&OsFs, dir.path()).unwrap();
+            assert_eq!(home.property("kylin.env.hdfs-working-dir"), Some(expected), "{file:?} {over:?}");
+        }
     }
 
     #[test]

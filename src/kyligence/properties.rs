@@ -54,6 +54,14 @@ impl Properties {
         self.pairs().filter(|pair| pair.key == key).last().map(|pair| pair.value.as_str())
     }
 
+    /// The value of a property that has had several names: that of the name which comes last, by where each comes first.
+    /// So reads Kylin, which renames keys in the order in which it met them.
+    pub fn get_by_names(&self, names: &[&str]) -> Option<&str> {
+        let first = |name: &&&str| self.lines.iter().position(|line| line.is_for(name));
+        let name = names.iter().filter(|name| first(name).is_some()).max_by_key(first)?;
+        self.get(name)
+    }
+
     /// All keys with the values that count.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         self.pairs().map(|pair| (pair.key.clone(), pair.value.clone())).collect()
@@ -108,7 +116,10 @@ impl Properties {
                 last.raw.extend_from_slice(end);
             }
             // The last line asks for a continuation: a blank one ends it, or it would swallow what is appended.
-            if last.is_open() {
+            if last.is_open() && last.is_empty_pair() {
+                // Such a line counts at the end of the file only.
+                last.raw = [b"=", end_of_line(&last.raw)].concat();
+            } else if last.is_open() {
                 // Its own kind of end: `\n` behind a lone `\r` would make one end of the two.
                 let own_end = end_of_line(&last.raw).to_vec();
                 last.raw.extend_from_slice(&own_end);
@@ -218,12 +229,18 @@ impl Line {
         if unfinished {
             logical.pop();
         }
-        let pair = (!logical.is_empty()).then(|| Pair::parse(&logical, indent, first.len()));
+        // At the end of the file Java takes a line of a backslash alone for one, with an empty key; not before `\r\n`.
+        let counts = !logical.is_empty() || unfinished && !bytes.ends_with(b"\r\n");
+        let pair = counts.then(|| Pair::parse(&logical, indent, first.len()));
         (Self { raw: bytes[..taken].to_vec(), pair }, taken)
     }
 
     fn is_for(&self, key: &str) -> bool {
         self.pair.as_ref().is_some_and(|pair| pair.key == key)
+    }
+
+    fn is_empty_pair(&self) -> bool {
+        self.pair.as_ref().is_some_and(|pair| pair.key.is_empty() && pair.value.is_empty())
     }
 
     /// Whether a line after this one would be taken for its continuation.
@@ -370,11 +387,16 @@ mod tests {
             ("a=b\r\nc=d\r\n", "a", "b"),
             ("=v", "", "v"),
             ("a==b", "a", "=b"),
+            ("\\", "", ""),
+            ("a=b\n\\\n", "", ""),
+            ("\\\n\\\r", "", ""),
         ];
         for (text, key, value) in cases {
             assert_eq!(get(text, key).as_deref(), Some(value), "{text:?}");
         }
-        assert_eq!(get("# a=b\n", "a"), None);
+        for text in ["# a=b\n", "\\\r\n", "\\\n \n", "\\\n  "] {
+            assert!(Properties::parse(text.as_bytes()).to_map().is_empty(), "{text:?}");
+        }
     }
 
     #[test]
@@ -390,10 +412,13 @@ mod tests {
 
     #[test]
     fn a_line_that_asks_for_more_does_not_swallow_what_is_appended() {
-        for open in ["a=b\\", "a=b\\\n", "\\", "a=b\\\n  c\\", "=\na\\\r"] {
+        for open in ["a=b\\", "a=b\\\n", "\\", "a=b\\\n  c\\", "=\na\\\r", "\\\r", "\\\r\n", "a=b\n\\\n\\\n"]
+        {
             let mut file = Properties::parse(open.as_bytes());
+            let mut expected = file.to_map();
             file.append("k", "v");
-            assert_eq!(Properties::parse(&file.render()).get("k"), Some("v"), "{open:?}");
+            expected.insert("k".to_owned(), "v".to_owned());
+            assert_eq!(Properties::parse(&file.render()).to_map(), expected, "{open:?}");
         }
     }
 
