@@ -28,6 +28,9 @@ pub enum Command {
         /// Save the plan, bound to what it saw, for `begin --plan`
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Show each merged file as a difference to the old one, line by line
+        #[arg(long, conflicts_with = "json")]
+        diff: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -187,6 +190,15 @@ pub struct UpgradeArgs {
     /// The old release's package: makes the merge of `kylin.properties` three-way
     #[arg(long, value_name = "FILE|DIR")]
     pub old_package: Option<PathBuf>,
+    /// Whose value wins where you and the new release both changed one
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = MergeArg::Ours,
+        value_name = "WHOSE",
+        requires_if("theirs", "old_package")
+    )]
+    pub merge: MergeArg,
     /// Allow the version that is installed already
     #[arg(long)]
     pub reinstall: bool,
@@ -260,6 +272,17 @@ pub struct LevelArgs {
     /// Restore into a scratch directory and compare every attribute
     #[arg(long)]
     pub drill: bool,
+}
+
+/// Whose value wins a conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MergeArg {
+    /// Yours
+    Ours,
+    /// The new release's; needs `--old-package`, by which what you changed is told from old defaults
+    Theirs,
+    /// Ask for each
+    Ask,
 }
 
 /// When to archive the old home.

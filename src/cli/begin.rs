@@ -10,6 +10,7 @@ use super::driving::{self, Driving, Turn};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::jobs::{self, Settle};
+use super::merging::Decider;
 use super::place::Place;
 use super::plan;
 use super::progress::Meter;
@@ -44,6 +45,7 @@ pub struct Options {
 /// Runs the command.
 pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> {
     let place = Place::of(&args.which)?;
+    let mut decider = Decider::act(args.merge, options.silent)?;
     let saved = options.plan.as_deref().map(plan::load).transpose()?;
     // Before the first directory is made: what is no home gets no state directory.
     let path = place.home.as_deref().ok_or_else(|| {
@@ -66,7 +68,8 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     jobs::settle(options.settle, &args.jobs, &place, &stop)?;
 
     let meter = Meter::new();
-    let draft = draft(args, &place, saved.as_ref().map(|saved| saved.transaction.clone()), &meter)?;
+    let planned = saved.as_ref().map(|saved| saved.transaction.clone());
+    let draft = draft(args, &place, planned, &meter, &mut decider)?;
     meter.clear();
     if let Some(saved) = &saved {
         plan::check_unmoved(saved, &draft)?;

@@ -12,6 +12,7 @@ use super::args::UpgradeArgs;
 use super::cube;
 use super::error::CommandError;
 use super::facts::{self, Known};
+use super::merging::{Decider, Decision};
 use super::place::{Place, absolute};
 use super::procedure;
 use super::progress::Meter;
@@ -24,12 +25,15 @@ use crate::effect::lock::user_name;
 use crate::effect::os::{OsFs, host_name, real_path};
 use crate::effect::tree::{no_tick, parent_of, sibling};
 use crate::kyligence::carry::{CarryItem, CarryList, How};
+use crate::kyligence::components::CATALINA_JAR;
 use crate::kyligence::home::{Home, Package, read_through_links};
+use crate::kyligence::jar::members;
 use crate::kyligence::merge::KeyChange;
 use crate::kyligence::planner::{ArchiveWhen, CubeKept, PlanInputs, steps};
 use crate::kyligence::preflight::procedure::{Procedure, judge as judge_procedure};
-use crate::kyligence::preflight::{CheckId, Facts, Finding, judge, sorted};
-use crate::kyligence::survey::{Survey, SurveyInput, Tree, survey};
+use crate::kyligence::preflight::{CheckId, Facts, Finding, judge, judge_carried, sorted};
+use crate::kyligence::renamed::{Renames, TABLE_NAME};
+use crate::kyligence::survey::{FileChanges, Survey, SurveyInput, Tree, survey};
 use crate::kyligence::version::{UpgradeKind, rule};
 use crate::mutate::{Progress, item_digest};
 use crate::raw_path::RawPath;
@@ -58,6 +62,12 @@ pub struct Draft {
     pub carry: CarryList,
     /// The merge of `kylin.properties`.
     pub properties: Vec<KeyChange>,
+    /// The merges of XML files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<FileChanges>,
+    /// Where operator and new release both changed a value, and whose wins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Decision>,
     /// What speaks against it or should be known.
     pub findings: Vec<Finding>,
     /// Sentences about the cube data.
@@ -83,6 +93,8 @@ pub struct Draft {
 struct Seen {
     path: PathBuf,
     scanned: ScannedPackage,
+    /// The keys that this release calls otherwise than those before it.
+    renames: Renames,
 }
 
 /// Makes the draft. `txn` is the name of a transaction that was planned before.
@@ -91,6 +103,7 @@ pub fn draft(
     place: &Place,
     txn: Option<TxnId>,
     meter: &Meter,
+    decider: &mut Decider,
 ) -> Result<Draft, CommandError> {
     let home = recognise(place)?;
     place.check_state_dir(&home.path)?;
@@ -133,9 +146,19 @@ pub fn draft(
     };
     let (mut facts, procedure) = side_by_side(&known, place, args);
     facts.cluster = decision.cluster;
-    let findings = sorted([judge(&facts), judge_procedure(&procedure)].concat());
     let licence = args.licence.as_deref().map(read_licence).transpose()?;
-    let mut surveyed = survey_home(&home, &package, &old, &new, base.as_ref(), licence.is_some())?;
+    let surveyor = Surveying {
+        home: &home,
+        package: &package,
+        old: &old,
+        new: &new,
+        base: base.as_ref(),
+        licence_given: licence.is_some(),
+    };
+    let mut surveyed = surveyor.survey(decider)?;
+    decider.finish()?;
+    let findings =
+        sorted([judge(&facts), judge_procedure(&procedure), judge_carried(&surveyed.unpacked)].concat());
     if let Some(licence) = licence {
         put_licence(&mut surveyed, &home, licence)?;
     }
@@ -150,6 +173,8 @@ pub fn draft(
         steps,
         carry: surveyed.list,
         properties: surveyed.changes,
+        merged: surveyed.merged,
+        conflicts: decider.decisions.clone(),
         findings,
         remarks: decision.remarks,
         carry_text,
@@ -200,21 +225,57 @@ fn read_package(path: &Path, what: &str, home: &Home, meter: &Meter) -> Result<S
         meter.bytes(bytes);
         Ok(())
     };
-    let scanned = scan(&OsFs, &path, Limits::for_free_bytes(free_bytes), &wanted, &tick)
+    let mut scanned = scan(&OsFs, &path, Limits::for_free_bytes(free_bytes), &wanted, &tick)
         .map_err(|error| refuse(&error))?;
     meter.clear();
-    Ok(Seen { path, scanned })
+    let renames = take_renames(&mut scanned.texts);
+    Ok(Seen { path, scanned, renames })
+}
+
+/// The tables of renamed keys: files of their own, or in the jars that were kept for them and are not needed further.
+fn take_renames(texts: &mut BTreeMap<RawPath, Vec<u8>>) -> Renames {
+    let mut renames = Renames::default();
+    texts.retain(|path, content| {
+        if is_table(path.file_name()) {
+            renames.extend(content);
+        }
+        let is_for_tables = is_table_jar(path);
+        if is_for_tables {
+            for (_, table) in members(content, |name| is_table(name.as_bytes())) {
+                renames.extend(&table);
+            }
+        }
+        !is_for_tables
+    });
+    renames
+}
+
+fn is_table(name: &[u8]) -> bool {
+    name.starts_with(TABLE_NAME.as_bytes()) && name.ends_with(b".properties")
+}
+
+/// The jars that have the core classes in them, and with these the table.
+fn is_table_jar(path: &RawPath) -> bool {
+    let name = path.file_name();
+    let starts = ["kylin-tool", "kap-tool", "kylin-core-common", "kap-core-common"];
+    name.ends_with(b".jar") && starts.iter().any(|start| name.starts_with(start.as_bytes()))
 }
 
 /// The small files of a package that decisions need.
 fn wanted(path: &RawPath) -> bool {
     let bytes = path.as_bytes();
     bytes.starts_with(b"conf/")
+        || bytes.starts_with(b"tomcat/conf/")
+        || is_table(path.file_name())
+        || is_table_jar(path)
         || [
             &b"VERSION"[..],
             b"commit_SHA1",
+            b"spark/RELEASE",
             b"tomcat/RELEASE-NOTES",
             b"tomcat/bin/catalina.sh",
+            b"tomcat/context.xml",
+            CATALINA_JAR.as_bytes(),
             b"bin/setenv.sh",
         ]
         .contains(&bytes)
@@ -312,40 +373,43 @@ fn put_licence(surveyed: &mut Survey, home: &Home, licence: Vec<u8>) -> Result<(
     Ok(())
 }
 
-fn survey_home(
-    home: &Home,
-    package: &Package,
-    old: &Manifest,
-    new: &Seen,
-    base: Option<&Seen>,
+/// What a survey is made of.
+struct Surveying<'a> {
+    home: &'a Home,
+    package: &'a Package,
+    old: &'a Manifest,
+    new: &'a Seen,
+    base: Option<&'a Seen>,
     licence_given: bool,
-) -> Result<Survey, CommandError> {
-    let raw_home = RawPath::from(home.path.as_path());
-    let unpacked = OsFs.stat(&new.path).is_ok_and(|meta| meta.kind == crate::effect::fs::Kind::Dir);
-    let unpacked = unpacked.then(|| RawPath::from(new.path.as_path()));
-    let texts = |seen: &Seen| {
-        let texts = seen.scanned.texts.clone();
-        move |path: &RawPath| Ok(texts.get(path).cloned())
-    };
-    let read_new = texts(new);
-    let read_base = base.map(texts);
-    let read_old = |path: &RawPath| read_through_links(&OsFs, &home.path.join(path.as_path()));
-    let mut input = SurveyInput {
-        layout: home.layout,
-        home: &raw_home,
-        unpacked: unpacked.as_ref(),
-        old: &home.identity,
-        new: &package.identity,
-        old_tree: Tree { manifest: old, read: &read_old },
-        new_tree: Tree { manifest: &new.scanned.manifest, read: &read_new },
-        base_tree: base
-            .zip(read_base.as_ref())
-            .map(|(base, read)| Tree { manifest: &base.scanned.manifest, read }),
-        licence_given,
-        hash: &mut |path| Ok(hash_file(&OsFs, &home.path.join(path.as_path()), &no_tick)?.1),
-        expect: &mut |path| item_digest(&OsFs, &home.path.join(path.as_path()), 2),
-    };
-    survey(&mut input).map_err(|error| cannot_read(&error))
+}
+
+impl Surveying<'_> {
+    fn survey(&self, decider: &mut Decider) -> Result<Survey, CommandError> {
+        let Self { home, new, base, .. } = self;
+        let raw_home = RawPath::from(home.path.as_path());
+        let unpacked = OsFs.stat(&new.path).is_ok_and(|meta| meta.kind == crate::effect::fs::Kind::Dir);
+        let unpacked = unpacked.then(|| RawPath::from(new.path.as_path()));
+        let read_new = |path: &RawPath| Ok(new.scanned.texts.get(path).cloned());
+        let read_base = |path: &RawPath| Ok(base.and_then(|base| base.scanned.texts.get(path).cloned()));
+        let read_old = |path: &RawPath| read_through_links(&OsFs, &home.path.join(path.as_path()));
+        let mut input = SurveyInput {
+            layout: home.layout,
+            home: &raw_home,
+            unpacked: unpacked.as_ref(),
+            old: &home.identity,
+            new: &self.package.identity,
+            old_tree: Tree { manifest: self.old, read: &read_old },
+            new_tree: Tree { manifest: &new.scanned.manifest, read: &read_new },
+            base_tree: base.map(|base| Tree { manifest: &base.scanned.manifest, read: &read_base }),
+            top: &new.scanned.top,
+            licence_given: self.licence_given,
+            renames: &new.renames,
+            decide: &mut |file, conflict| decider.decide(file, conflict),
+            hash: &mut |path| Ok(hash_file(&OsFs, &home.path.join(path.as_path()), &no_tick)?.1),
+            expect: &mut |path| item_digest(&OsFs, &home.path.join(path.as_path()), 2),
+        };
+        survey(&mut input).map_err(|error| cannot_read(&error))
+    }
 }
 
 fn plan_inputs(

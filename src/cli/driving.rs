@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 
 use super::args::{OnFailure, OnUnfinishedJobs};
+use super::by_hand;
 use super::doomed::{Doomed, DoomedJournal};
 use super::error::CommandError;
 use super::exit::Exit;
@@ -207,6 +208,9 @@ pub fn applied(txn: &Txn, place: &Place, downtime: Option<Downtime>) {
     if let Some(archive) = archive {
         // The line that Kyligence Manager looks for (reference 9.5), in its very shape.
         result(&format!("Backup location:{archive}"));
+    }
+    for line in by_hand::lines(txn, place) {
+        result(&line);
     }
     tell_downtime(downtime);
     let verb = [place.command("commit"), place.command("abort")];

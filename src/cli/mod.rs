@@ -3,11 +3,13 @@
 mod abort;
 mod args;
 mod begin;
+mod by_hand;
 mod check;
 mod claim;
 mod commit;
 mod cube;
 mod demo;
+mod diff;
 mod doomed;
 mod draft;
 mod driving;
@@ -17,6 +19,7 @@ mod facts;
 mod inquiry;
 mod jobs;
 mod log;
+mod merging;
 mod place;
 mod plan;
 mod procedure;
@@ -61,7 +64,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<Exit, CommandError> {
     match command {
-        Command::Plan { upgrade, out, json } => plan::run(&upgrade, out.as_deref(), json),
+        Command::Plan { upgrade, out, diff, json } => plan::run(&upgrade, &plan::Options { out, diff, json }),
         Command::Check { upgrade, json } => check::run(&upgrade, json),
         Command::Begin {
             upgrade,
