@@ -62,6 +62,9 @@ pub enum Command {
         /// What to do when the metadata backup, after the stop, holds an unfinished job
         #[arg(long, value_enum, default_value_t = OnUnfinishedJobs::Restart, value_name = "WHAT")]
         on_unfinished_jobs: OnUnfinishedJobs,
+        /// What to do when the new release runs and is not in order
+        #[arg(long, value_enum, default_value_t = OnUnhealthy::Stop, value_name = "WHAT")]
+        on_unhealthy: OnUnhealthy,
         /// Discard unfinished jobs first: shows them, and asks
         #[arg(long, requires = "user")]
         discard_jobs: bool,
@@ -118,9 +121,24 @@ pub enum Command {
         which: WhichArgs,
         #[command(flatten)]
         level: LevelArgs,
+        /// Look at the service that runs instead of the backups
+        #[arg(long, conflicts_with_all = ["quick", "deep", "drill"])]
+        service: bool,
+        /// Log in as this user; the password comes from the environment (`KYTX_PASSWORD`) or from a file
+        #[arg(long, value_name = "NAME", requires = "service")]
+        user: Option<String>,
+        /// The file whose first line is the password
+        #[arg(long, value_name = "FILE", requires = "user")]
+        password_file: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Print a script that is called as the product's own `upgrade.sh` and runs kytx
+    Wrapper {
+        /// The directory that the new package was unpacked to
+        #[arg(value_name = "NEW_HOME")]
+        new_home: PathBuf,
     },
     /// Say where an upgrade stands and what to type
     Status {
@@ -214,6 +232,10 @@ pub struct UpgradeArgs {
     /// Keep the whole working directory, other instances' data included, and not this instance's folder alone
     #[arg(long, requires = "hdfs_root")]
     pub whole_working_dir: bool,
+    /// This home is one node of a cluster: the primary one backs up metadata and cube data, each secondary one changes
+    /// its home alone, after it
+    #[arg(long, value_enum, value_name = "ROLE")]
+    pub role: Option<RoleArg>,
     /// Leave starting the new release to the operator
     #[arg(long)]
     pub no_start: bool,
@@ -225,6 +247,13 @@ pub struct UpgradeArgs {
     pub licence: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) jobs: JobsArgs,
+    /// Queries whose answers must be the same after the upgrade: statements that end with `;`, each after a line
+    /// `-- project: NAME`
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub smoke_query: Option<PathBuf>,
+    /// Leave the lines of the product's own script in the new home's logs
+    #[arg(long)]
+    pub audit: bool,
     /// Go on although this check says no, recorded with the reason (may be repeated)
     #[arg(long = "override", value_name = "CHECK=REASON")]
     pub overrides: Vec<String>,
@@ -285,6 +314,15 @@ pub enum MergeArg {
     Ask,
 }
 
+/// What a node of a cluster does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// Backs up metadata and cube data, and starts first
+    Primary,
+    /// Its own home only
+    Secondary,
+}
+
 /// When to archive the old home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ArchiveArg {
@@ -329,6 +367,15 @@ pub enum OnUnfinishedJobs {
     Restart,
     /// Leave the service stopped and wait for the operator
     Stop,
+}
+
+/// What to do when the new release runs and is not in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnUnhealthy {
+    /// Leave it running and wait for the operator
+    Stop,
+    /// Turn round and undo everything
+    Abort,
 }
 
 /// What to do when a step fails.

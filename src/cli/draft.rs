@@ -8,7 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::args::UpgradeArgs;
+use super::args::{RoleArg, UpgradeArgs};
+use super::audit;
+use super::cluster::{self, Membership};
 use super::cube;
 use super::error::CommandError;
 use super::facts::{self, Known};
@@ -30,6 +32,7 @@ use crate::kyligence::home::{Home, Package, read_through_links};
 use crate::kyligence::jar::members;
 use crate::kyligence::merge::KeyChange;
 use crate::kyligence::planner::{ArchiveWhen, CubeKept, PlanInputs, steps};
+use crate::kyligence::preflight::nodes::judge as judge_nodes;
 use crate::kyligence::preflight::procedure::{Procedure, judge as judge_procedure};
 use crate::kyligence::preflight::{CheckId, Facts, Finding, judge, judge_carried, sorted};
 use crate::kyligence::renamed::{Renames, TABLE_NAME};
@@ -81,6 +84,9 @@ pub struct Draft {
     /// The checks that are overridden.
     #[serde(skip)]
     pub overridden: Vec<CheckId>,
+    /// Which node of a cluster the home is, if it is upgraded as one.
+    #[serde(skip)]
+    pub membership: Option<Membership>,
     /// The package's top directory.
     #[serde(skip)]
     pub package_top: RawPath,
@@ -97,11 +103,19 @@ struct Seen {
     renames: Renames,
 }
 
-/// Makes the draft. `txn` is the name of a transaction that was planned before.
+/// What a draft takes from a plan that was made before.
+pub struct Planned {
+    /// The transaction's name.
+    pub txn: TxnId,
+    /// When it was made, in seconds since 1970.
+    pub made_unix_s: u64,
+}
+
+/// Makes the draft. `planned` is the plan that it must be again.
 pub fn draft(
     args: &UpgradeArgs,
     place: &Place,
-    txn: Option<TxnId>,
+    planned: Option<Planned>,
     meter: &Meter,
     decider: &mut Decider,
 ) -> Result<Draft, CommandError> {
@@ -131,9 +145,17 @@ pub fn draft(
     meter.start("survey");
     let old = Manifest::walk(&OsFs, &home.path, Contents::Skip, 2, &no_tick)
         .map_err(|error| cannot_read(&error))?;
-    let txn = txn.unwrap_or_else(|| new_txn_id(&home.path));
+    let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let made_unix_s = planned.as_ref().map_or(now_unix_s, |planned| planned.made_unix_s);
+    let txn = planned.map_or_else(|| new_txn_id(&home.path), |planned| planned.txn);
     let kind = upgrade.as_ref().copied().unwrap_or(UpgradeKind::Minor);
-    let decision = cube::decide(args, kind, &home, &txn)?;
+    let home_only = args.role == Some(RoleArg::Secondary);
+    let decision = if home_only {
+        let why = "Metadata and cube data are the primary node's: this node changes its home alone.";
+        cube::CubeDecision { remarks: vec![why.to_owned()], ..cube::CubeDecision::default() }
+    } else {
+        cube::decide(args, kind, &home, &txn)?
+    };
     let known = Known {
         home: &home,
         package: &package,
@@ -145,6 +167,7 @@ pub fn draft(
         cube: decision.local,
     };
     let (mut facts, procedure) = side_by_side(&known, place, args);
+    let nodes = cluster::gather(args, &home, &package, new.scanned.content, &facts.processes);
     facts.cluster = decision.cluster;
     let licence = args.licence.as_deref().map(read_licence).transpose()?;
     let surveyor = Surveying {
@@ -157,17 +180,21 @@ pub fn draft(
     };
     let mut surveyed = surveyor.survey(decider)?;
     decider.finish()?;
-    let findings =
-        sorted([judge(&facts), judge_procedure(&procedure), judge_carried(&surveyed.unpacked)].concat());
+    let of_nodes = nodes.as_ref().map(|(seen, _)| judge_nodes(seen)).unwrap_or_default();
+    let carried = judge_carried(&surveyed.unpacked);
+    let findings = sorted([judge(&facts), judge_procedure(&procedure), carried, of_nodes].concat());
     if let Some(licence) = licence {
         put_licence(&mut surveyed, &home, licence)?;
+    }
+    if args.audit {
+        put_audit(&mut surveyed, args, &home, &package, &new, &txn, made_unix_s)?;
     }
     let carry_text = serde_json::to_vec(&surveyed.list).expect("BUG: a carry list has a JSON form");
     let inputs = plan_inputs(args, place, &home, &new, decision.cube, &txn, &carry_text)?;
     let steps = steps(&inputs);
     Ok(Draft {
         schema: "kytx.plan.v1",
-        header: header(txn, &home, &package, &inputs, overrides),
+        header: header(txn, now_unix_s, &home, &package, &inputs, overrides),
         kind,
         plan: plan_digest(&steps),
         steps,
@@ -180,6 +207,7 @@ pub fn draft(
         carry_text,
         contents: surveyed.contents,
         overridden,
+        membership: nodes.and_then(|(_, membership)| membership),
         package_top: name_of(&new),
         package_bytes: new.scanned.manifest.content_bytes(),
     })
@@ -373,6 +401,37 @@ fn put_licence(surveyed: &mut Survey, home: &Home, licence: Vec<u8>) -> Result<(
     Ok(())
 }
 
+/// The lines of the product's own script, as files of the new tree.
+fn put_audit(
+    surveyed: &mut Survey,
+    args: &UpgradeArgs,
+    home: &Home,
+    package: &Package,
+    new: &Seen,
+    txn: &TxnId,
+    made_unix_s: u64,
+) -> Result<(), CommandError> {
+    let archive = match args.archive {
+        super::args::ArchiveArg::None => None,
+        _ => Some(RawPath::from(archive_name(home, txn)?)),
+    };
+    let lines = audit::log_lines(&audit::Header {
+        home: &home.path.as_path().into(),
+        old: &home.identity.version.text,
+        new: &package.identity.version.text,
+        package: &new.path.as_path().into(),
+        txn: &txn.0,
+        archive: archive.as_ref(),
+    });
+    let expected = item_digest(&OsFs, &home.path.join("VERSION"), 2).map_err(|error| cannot_read(&error))?;
+    for (name, content) in audit::files(made_unix_s, &lines) {
+        surveyed.list.items.push(audit::item(&name, &content, expected));
+        surveyed.contents.insert(Digest::of(&content), content);
+    }
+    surveyed.list.items.sort_by(|a, b| a.to.cmp(&b.to));
+    Ok(())
+}
+
 /// What a survey is made of.
 struct Surveying<'a> {
     home: &'a Home,
@@ -438,6 +497,7 @@ fn plan_inputs(
         archive: archive_name(home, txn)?.into(),
         start: !args.no_start,
         start_timeout_s: args.start_timeout,
+        home_only: args.role == Some(RoleArg::Secondary),
     })
 }
 
@@ -455,6 +515,7 @@ fn owner_of(home: &Home) -> Result<Owner, CommandError> {
 
 fn header(
     txn: TxnId,
+    began_unix_s: u64,
     home: &Home,
     package: &Package,
     inputs: &PlanInputs,
@@ -463,7 +524,7 @@ fn header(
     Header {
         txn,
         kytx: env!("CARGO_PKG_VERSION").to_owned(),
-        began_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        began_unix_s,
         home: inputs.home.clone(),
         old_version: home.identity.version.to_string(),
         new_version: package.identity.version.to_string(),

@@ -2,10 +2,12 @@
 
 mod abort;
 mod args;
+mod audit;
 mod begin;
 mod by_hand;
 mod check;
 mod claim;
+mod cluster;
 mod commit;
 mod cube;
 mod demo;
@@ -19,6 +21,7 @@ mod facts;
 mod inquiry;
 mod jobs;
 mod log;
+mod losses;
 mod merging;
 mod place;
 mod plan;
@@ -27,12 +30,15 @@ mod progress;
 mod rehearse;
 mod resume;
 mod scratch;
+mod service_check;
 mod session;
 mod standing;
 mod status;
 mod terminal;
 mod verify;
 mod verify_cluster;
+mod verify_service;
+mod wrapper;
 
 use std::process::ExitCode;
 
@@ -40,7 +46,7 @@ use clap::Parser;
 
 pub use exit::Exit;
 
-use args::{Cli, Command};
+use args::{Cli, Command, JobsArgs};
 use error::CommandError;
 
 /// Runs the program: reads the command line, does what it says, and returns the exit code.
@@ -73,12 +79,14 @@ fn run(command: Command) -> Result<Exit, CommandError> {
             stop_before,
             on_failure,
             on_unfinished_jobs,
+            on_unhealthy,
             discard_jobs,
             wait_for_jobs,
         } => {
             let settle = jobs::Settle { discard: discard_jobs, wait_s: wait_for_jobs, silent };
             let turn = driving::Turn { on_failure, on_unfinished_jobs };
-            begin::run(&upgrade, &begin::Options { silent, plan, stop_before, turn, settle })
+            let options = begin::Options { silent, plan, stop_before, turn, settle, on_unhealthy };
+            begin::run(&upgrade, &options)
         }
         Command::Resume { which, stop_before, on_failure, on_unfinished_jobs } => {
             let turn = driving::Turn { on_failure, on_unfinished_jobs };
@@ -86,7 +94,11 @@ fn run(command: Command) -> Result<Exit, CommandError> {
         }
         Command::Abort { which, yes, dry_run } => abort::run(&which, yes, dry_run),
         Command::Commit { which, yes, keep } => commit::run(&which, yes, &keep),
-        Command::Verify { which, level, json } => verify::run(&which, level, json),
+        Command::Verify { which, service: true, user, password_file, json, .. } => {
+            verify_service::run(&which, JobsArgs { user, password_file, jobs_finished: false }, json)
+        }
+        Command::Verify { which, level, json, .. } => verify::run(&which, level, json),
+        Command::Wrapper { new_home } => wrapper::run(&new_home),
         Command::Status { which, json } => status::run(&which, json),
         Command::Log { which, json } => log::run(&which, json),
         Command::Demo { dir, keep } => demo::run(dir, keep),

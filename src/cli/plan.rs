@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::args::UpgradeArgs;
 use super::check::finding_lines;
 use super::diff;
-use super::draft::{Draft, draft};
+use super::draft::{Draft, Planned, draft};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::merging::Decider;
@@ -37,6 +37,16 @@ pub struct SavedPlan {
     pub plan: Digest,
     /// The steps, to say what differs.
     pub steps: Vec<Step>,
+    /// When it was made, in seconds since 1970: what `--audit` writes is in the plan, and has this time.
+    #[serde(default)]
+    pub made_unix_s: u64,
+}
+
+impl SavedPlan {
+    /// What a draft that is to be the same must have from it.
+    pub fn planned(&self) -> Planned {
+        Planned { txn: self.transaction.clone(), made_unix_s: self.made_unix_s }
+    }
 }
 
 /// The schema's name of a saved plan.
@@ -82,6 +92,7 @@ fn save(draft: &Draft, out: &Path) -> Result<(), CommandError> {
         transaction: draft.header.txn.clone(),
         plan: draft.plan,
         steps: draft.steps.clone(),
+        made_unix_s: draft.header.began_unix_s,
     };
     let text = serde_json::to_vec_pretty(&saved).expect("BUG: a plan has a JSON form");
     atomic_write(&OsFs, &absolute(out)?, &text, 0o600).map_err(|error| {

@@ -73,7 +73,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     let dir = check_dir(&place, &options.dir)?;
     let saved = options.plan.as_deref().map(plan::load).transpose()?;
     let meter = Meter::new();
-    let planned = saved.as_ref().map(|saved| saved.transaction.clone());
+    let planned = saved.as_ref().map(plan::SavedPlan::planned);
     let draft = draft(args, &place, planned, &meter, &mut Decider::preview(args.merge))?;
     if let Some(saved) = &saved {
         plan::check_unmoved(saved, &draft)?;

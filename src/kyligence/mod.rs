@@ -6,6 +6,7 @@
 //! merge, a tool's output) is a pure function on that text.
 
 pub mod carry;
+pub mod checkup;
 pub mod components;
 pub mod home;
 pub mod jar;
@@ -26,6 +27,7 @@ pub mod rest;
 pub mod scan;
 pub mod secrets;
 pub mod service;
+pub mod smoke;
 pub mod survey;
 pub mod version;
 pub mod xml;

@@ -4,6 +4,7 @@
 //! to be unknown, never passed over: "no instance runs on another node" is the operator's word.
 
 mod cluster;
+pub mod nodes;
 pub mod procedure;
 pub mod watchdogs;
 

@@ -38,8 +38,8 @@ pub enum Knob {
     StopKeepsPid,
     /// The service answers 503 for this many milliseconds.
     ReadyAfterMs,
-    /// `ok`, `never` (503 for ever), `drop` (connections are closed without an answer), or `login-page` (200 and a
-    /// page of HTML, whatever was asked).
+    /// `ok`, `never` (503 for ever), `drop` (connections are closed without an answer), `login-page` (200 and a page of
+    /// HTML, whatever was asked), `query-fails` (200 and an exception for each query), or `other-rows` (a row more).
     HttpMode,
     /// The service ends this many milliseconds after TERM.
     TermIgnoredMs,
