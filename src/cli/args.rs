@@ -197,6 +197,25 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Which upgrade is meant, for those commands that have one.
+    pub fn which(&self) -> Option<&WhichArgs> {
+        match self {
+            Self::Plan { upgrade, .. }
+            | Self::Check { upgrade, .. }
+            | Self::Begin { upgrade, .. }
+            | Self::Rehearse { upgrade, .. } => Some(&upgrade.which),
+            Self::Resume { which, .. }
+            | Self::Abort { which, .. }
+            | Self::Commit { which, .. }
+            | Self::Verify { which, .. }
+            | Self::Status { which, .. }
+            | Self::Log { which, .. } => Some(which),
+            Self::Demo { .. } | Self::Wrapper { .. } | Self::StandinService { .. } => None,
+        }
+    }
+}
+
 /// What to upgrade, and how.
 #[derive(Args, Clone, Debug)]
 pub struct UpgradeArgs {
@@ -239,9 +258,14 @@ pub struct UpgradeArgs {
     /// Leave starting the new release to the operator
     #[arg(long)]
     pub no_start: bool,
-    /// How long to wait until the started service answers, in seconds
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
-    pub start_timeout: u32,
+    /// How long to wait until the started service answers, in seconds; 600 if left out, and without an end from
+    /// release 2 to 3, whose first start migrates the metadata
+    #[arg(long, value_name = "SECONDS")]
+    pub start_timeout: Option<u32>,
+    /// From release 2 to 3: the default data source of a project that has several, to be named in the report (may be
+    /// repeated)
+    #[arg(long, value_name = "PROJECT=hive|kafka")]
+    pub default_source: Vec<String>,
     /// A licence for the new release: put in place of its `LICENSE`
     #[arg(long, value_name = "FILE")]
     pub licence: Option<PathBuf>,
@@ -283,6 +307,9 @@ pub struct WhichArgs {
     /// Where kytx keeps its state; beside the home if left out
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Run in the environment that this script makes, such as a client's `bigdata_env`
+    #[arg(long, value_name = "FILE")]
+    pub env_script: Option<PathBuf>,
     /// Die where this file of a rehearsal says
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) doom: Option<PathBuf>,

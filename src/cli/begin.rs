@@ -17,6 +17,7 @@ use super::plan;
 use super::progress::Meter;
 use super::service_check::{self, Checkup};
 use super::session::{self, Locks, Session};
+use super::sources;
 use super::standing;
 use super::terminal::{ONLY_YES, ask, tell};
 use crate::effect::fs::exists;
@@ -89,7 +90,10 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     confirm(&draft, options.silent)?;
     // The old release answers for the last time before anything is done to it.
     let answers = service_check::record_answers(args, path)?;
-    let mut session = seal(&place, &draft, answers.as_deref(), locks, stop)?;
+    let choices = sources::parse(&args.default_source)?;
+    let choices = serde_json::to_vec(&choices).ok().filter(|_| !choices.is_empty());
+    let sides = [(service_check::ANSWERS, answers), (sources::CHOICES, choices)];
+    let mut session = seal(&place, &draft, &sides, locks, stop)?;
     let credentials = jobs::credentials(&args.jobs);
     let checkup = Checkup { credentials, on_unhealthy: options.on_unhealthy };
     let how = Driving {
@@ -165,7 +169,7 @@ fn confirm(draft: &Draft, silent: bool) -> Result<(), CommandError> {
 fn seal(
     place: &Place,
     draft: &Draft,
-    answers: Option<&[u8]>,
+    sides: &[(&str, Option<Vec<u8>>)],
     locks: Locks,
     stop: StopRequests,
 ) -> Result<Session, CommandError> {
@@ -179,8 +183,8 @@ fn seal(
         state.write_side(&OsFs, &content_name(digest), content).map_err(fault)?;
     }
     state.write_side(&OsFs, CARRY_LIST, &draft.carry_text).map_err(fault)?;
-    if let Some(answers) = answers {
-        state.write_side(&OsFs, service_check::ANSWERS, answers).map_err(fault)?;
+    for (name, content) in sides.iter().filter_map(|(name, content)| Some((name, content.as_ref()?))) {
+        state.write_side(&OsFs, name, content).map_err(fault)?;
     }
     cluster::join(place, draft.membership.as_ref()).map_err(fault)?;
     claim::stake(place, draft.header.home.as_path(), &draft.header.txn).map_err(fault)?;

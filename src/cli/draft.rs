@@ -18,6 +18,7 @@ use super::merging::{Decider, Decision};
 use super::place::{Place, absolute};
 use super::procedure;
 use super::progress::Meter;
+use super::sources;
 use crate::backup::manifest::Manifest;
 use crate::backup::package::{Limits, Package as ScannedPackage, scan};
 use crate::backup::walk::{Contents, hash_file};
@@ -37,7 +38,7 @@ use crate::kyligence::preflight::procedure::{Procedure, judge as judge_procedure
 use crate::kyligence::preflight::{CheckId, Facts, Finding, judge, judge_carried, sorted};
 use crate::kyligence::renamed::{Renames, TABLE_NAME};
 use crate::kyligence::survey::{FileChanges, Survey, SurveyInput, Tree, survey};
-use crate::kyligence::version::{UpgradeKind, rule};
+use crate::kyligence::version::{Generation, UpgradeKind, rule};
 use crate::mutate::{Progress, item_digest};
 use crate::raw_path::RawPath;
 use crate::txn::{CubeCopy, Header, Override, Owner, SideFile, Step, TxnId, plan_digest};
@@ -120,6 +121,7 @@ pub fn draft(
     decider: &mut Decider,
 ) -> Result<Draft, CommandError> {
     let home = recognise(place)?;
+    sources::parse(&args.default_source)?;
     place.check_state_dir(&home.path)?;
     let (overrides, overridden) = overrides(&args.overrides)?;
     let new = read_package(&args.package, "package", &home, meter)?;
@@ -190,7 +192,7 @@ pub fn draft(
         put_audit(&mut surveyed, args, &home, &package, &new, &txn, made_unix_s)?;
     }
     let carry_text = serde_json::to_vec(&surveyed.list).expect("BUG: a carry list has a JSON form");
-    let inputs = plan_inputs(args, place, &home, &new, decision.cube, &txn, &carry_text)?;
+    let inputs = plan_inputs(args, place, (&home, &package), &new, decision.cube, &txn, &carry_text)?;
     let steps = steps(&inputs);
     Ok(Draft {
         schema: "kytx.plan.v1",
@@ -474,7 +476,7 @@ impl Surveying<'_> {
 fn plan_inputs(
     args: &UpgradeArgs,
     place: &Place,
-    home: &Home,
+    (home, package): (&Home, &Package),
     new: &Seen,
     cube: Option<(CubeCopy, CubeKept)>,
     txn: &TxnId,
@@ -496,9 +498,16 @@ fn plan_inputs(
         archive_when: args.archive.into(),
         archive: archive_name(home, txn)?.into(),
         start: !args.no_start,
-        start_timeout_s: args.start_timeout,
+        start_timeout_s: args.start_timeout.unwrap_or(start_timeout(home, package)),
         home_only: args.role == Some(RoleArg::Secondary),
     })
+}
+
+/// How long a start may take, in seconds: the first one of release 3 on metadata of release 2 migrates them, which may
+/// take hours and must not be interrupted.
+fn start_timeout(home: &Home, package: &Package) -> u32 {
+    let pair = (home.identity.generation(), package.identity.generation());
+    if pair == (Some(Generation::Kap2), Some(Generation::Ke3)) { u32::MAX } else { 600 }
 }
 
 /// The name that the manual's way back expects, unless something has it already: that is not ours to replace.

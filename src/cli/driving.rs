@@ -14,6 +14,7 @@ use super::place::Place;
 use super::progress::Meter;
 use super::service_check::{self, Checkup};
 use super::session::{self, Session, with_machine};
+use super::sources;
 use super::standing;
 use super::terminal::{result, tell};
 use crate::engine::{Control, DriveError, Event, How, MutationError, Rest, drive, record};
@@ -273,7 +274,7 @@ pub fn applied(txn: &Txn, place: &Place, downtime: Option<Downtime>) {
         // The line that Kyligence Manager looks for (reference 9.5), in its very shape.
         result(&format!("Backup location:{archive}"));
     }
-    for line in by_hand::lines(txn, place) {
+    for line in by_hand::lines(txn, place).into_iter().chain(sources::lines(txn, place)) {
         result(&line);
     }
     tell_downtime(downtime);

@@ -32,6 +32,7 @@ mod resume;
 mod scratch;
 mod service_check;
 mod session;
+mod sources;
 mod standing;
 mod status;
 mod terminal;
@@ -46,6 +47,7 @@ use clap::Parser;
 
 pub use exit::Exit;
 
+use crate::effect::env_script;
 use args::{Cli, Command, JobsArgs};
 use error::CommandError;
 
@@ -59,6 +61,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
         }
     };
+    if let Some(error) = run_env_script(&cli.command) {
+        error.print();
+        return error.exit.into();
+    }
     match run(cli.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -66,6 +72,25 @@ pub fn main() -> ExitCode {
             error.exit.into()
         }
     }
+}
+
+/// Becomes the same command in the environment of `--env-script`, once. Returns only if that failed.
+fn run_env_script(command: &Command) -> Option<CommandError> {
+    let script = command.which()?.env_script.as_deref()?;
+    let done = std::env::var_os(env_script::MARK);
+    let refuse = |cause: &std::io::Error| {
+        CommandError::refused(format!("cannot run the script `{}`", script.display()))
+            .because(cause)
+            .hint("--env-script FILE, with a script for bash that ends with 0")
+    };
+    let path = match std::path::absolute(script) {
+        Ok(path) => path,
+        Err(error) => return Some(refuse(&error)),
+    };
+    if done.as_deref() == Some(path.as_os_str()) {
+        return None;
+    }
+    Some(refuse(&env_script::again_after(&path, std::env::args_os().skip(1))))
 }
 
 fn run(command: Command) -> Result<Exit, CommandError> {

@@ -186,7 +186,8 @@ fn rehearse(
     meter.clear();
     let words = begin_words(args, &copied, &made.package);
     let mut remarks = made.remarks;
-    let which = super::args::WhichArgs { home: Some(copied.clone()), state_dir: None, doom: None };
+    let which =
+        super::args::WhichArgs { home: Some(copied.clone()), state_dir: None, env_script: None, doom: None };
     let copy_args = UpgradeArgs { which, package: made.package, ..args.clone() };
     let place = Place::of(&copy_args.which)?;
     let planned = draft(&copy_args, &place, None, &meter, &mut Decider::preview(args.merge))?;
@@ -279,8 +280,10 @@ fn begin_words(args: &UpgradeArgs, home: &Path, package: &Path) -> Vec<OsString>
         CubeBackup::Distcp | CubeBackup::Snapshot | CubeBackup::Both => "distcp",
         CubeBackup::None => "none",
     };
-    words.extend(["--archive", archive, "--cube-backup", cube, "--start-timeout"].map(OsString::from));
-    words.push(args.start_timeout.to_string().into());
+    words.extend(["--archive", archive, "--cube-backup", cube].map(OsString::from));
+    if let Some(limit_s) = args.start_timeout {
+        words.extend(["--start-timeout".into(), limit_s.to_string().into()]);
+    }
     for given in &args.overrides {
         words.extend(["--override".into(), given.into()]);
     }

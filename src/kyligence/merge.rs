@@ -117,8 +117,15 @@ pub fn merge_with(
     decide: &mut Decide<'_>,
 ) -> Merged {
     let new_values = new.to_map();
-    let (old_values, formerly) = renames.translate(old.to_map(), &new_values);
-    let base_values = base.map(|base| renames.translate(base.to_map(), &new_values).0);
+    let (old_values, base_values) = (old.to_map(), base.map(Properties::to_map));
+    let files: Vec<_> = base_values.iter().chain([&old_values]).collect();
+    let moves = renames.moves(&files, &new_values);
+    let formerly: BTreeMap<&String, &String> =
+        moves.iter().filter(|(old, _)| old_values.contains_key(*old)).map(|(old, new)| (new, old)).collect();
+    let moved = |values: BTreeMap<String, String>| -> BTreeMap<String, String> {
+        values.into_iter().map(|(key, value)| (moves.get(&key).cloned().unwrap_or(key), value)).collect()
+    };
+    let (old_values, base_values) = (moved(old_values.clone()), base_values.clone().map(moved));
     let keys: BTreeSet<&String> =
         old_values.keys().chain(new_values.keys()).chain(base_values.iter().flat_map(|b| b.keys())).collect();
     let mut merged = Merged { file: new.clone(), changes: Vec::new() };
@@ -144,7 +151,7 @@ pub fn merge_with(
             let mask = |value: Option<&String>| value.map(|value| mask_value(key, value));
             merged.changes.push(KeyChange {
                 key: key.clone(),
-                formerly: formerly.get(key).cloned(),
+                formerly: formerly.get(key).map(|old| (*old).clone()),
                 old: mask(old),
                 new: mask(new),
                 merged: mask(value),

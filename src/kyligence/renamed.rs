@@ -5,7 +5,7 @@
 //! name that ends in a dot renames a whole family. A merge must know them: with the operator's value under the old name
 //! and the shipped one under the new name in one file, which of the two counts would be chance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::properties::Properties;
 
@@ -58,31 +58,30 @@ impl Renames {
         Some(format!("{new}{}", &key[old.len()..]))
     }
 
-    /// Puts values under their new names, where the new release's file has these: elsewhere an operator's spelling
-    /// stays, as the product goes on reading it. Where old and new name are both there, both stay. The second map says
-    /// what each moved key was called.
-    pub fn translate(
+    /// Which keys of some files are called otherwise in the file that the new release ships: old name to new. Left out
+    /// are those whose new name the shipped file does not have, as the product goes on reading an operator's spelling,
+    /// and those where a value could be lost: both names in one file, the old name shipped as well, or two old names
+    /// for one new one.
+    pub fn moves(
         &self,
-        values: BTreeMap<String, String>,
+        files: &[&BTreeMap<String, String>],
         shipped: &BTreeMap<String, String>,
-    ) -> (BTreeMap<String, String>, BTreeMap<String, String>) {
-        let (mut translated, mut formerly) = (BTreeMap::new(), BTreeMap::new());
-        for (key, value) in &values {
-            let new = self.new_name(key).filter(|new| {
-                // Two old names for one new one: the second stays, or a value would be lost.
-                shipped.contains_key(new) && !values.contains_key(new) && !formerly.contains_key(new)
-            });
-            match new {
-                Some(new) => {
-                    formerly.insert(new.clone(), key.clone());
-                    translated.insert(new, value.clone());
-                }
-                None => {
-                    translated.insert(key.clone(), value.clone());
-                }
+    ) -> BTreeMap<String, String> {
+        let mut by_new: BTreeMap<String, BTreeSet<&String>> = BTreeMap::new();
+        for key in files.iter().flat_map(|file| file.keys()) {
+            if let Some(new) = self.new_name(key) {
+                by_new.entry(new).or_default().insert(key);
             }
         }
-        (translated, formerly)
+        let is_plain = |new: &String, old: &String| {
+            let both = |file: &&BTreeMap<String, String>| file.contains_key(old) && file.contains_key(new);
+            shipped.contains_key(new) && !shipped.contains_key(old) && !files.iter().any(both)
+        };
+        let single = by_new.into_iter().filter(|(_, olds)| olds.len() == 1);
+        single
+            .filter_map(|(new, olds)| Some((olds.into_iter().next()?.clone(), new)))
+            .filter(|(old, new)| is_plain(new, old))
+            .collect()
     }
 
     /// The keys of a file that have another name in the new release, with it.
@@ -112,12 +111,18 @@ mod tests {
 
     #[test]
     fn no_value_is_lost_in_translation() {
-        let renames = Renames::parse(b"a=new\nb=new\nc=other\n");
-        let (values, formerly) =
-            renames.translate(map(&[("a", "1"), ("b", "2"), ("c", "3")]), &map(&[("new", "0")]));
-        assert_eq!(values, map(&[("new", "1"), ("b", "2"), ("c", "3")]));
-        assert_eq!(formerly, map(&[("new", "a")]));
-        let (values, formerly) = renames.translate(map(&[("a", "1"), ("new", "2")]), &map(&[("new", "0")]));
-        assert_eq!((values, formerly), (map(&[("a", "1"), ("new", "2")]), map(&[])));
+        let renames = Renames::parse(b"a=new\nb=new\nc=other\nd=fresh\n");
+        let moves = |files: &[&BTreeMap<String, String>], shipped: &[(&str, &str)]| {
+            renames.moves(files, &map(shipped)).into_iter().collect::<Vec<_>>()
+        };
+        let pair = |old: &str, new: &str| vec![(old.to_owned(), new.to_owned())];
+        assert_eq!(moves(&[&map(&[("a", "1"), ("c", "3")])], &[("new", "0")]), pair("a", "new"));
+        assert_eq!(moves(&[&map(&[("a", "1")]), &map(&[("b", "2")])], &[("new", "0")]), [], "two for one");
+        assert_eq!(moves(&[&map(&[("a", "1"), ("new", "2")])], &[("new", "0")]), [], "both in one file");
+        assert_eq!(moves(&[&map(&[("d", "1")])], &[("fresh", "0"), ("d", "0")]), [], "both shipped");
+        assert_eq!(
+            moves(&[&map(&[("d", "1")]), &map(&[("fresh", "1")])], &[("fresh", "0")]),
+            pair("d", "fresh")
+        );
     }
 }

@@ -43,7 +43,8 @@ pub enum Knob {
     HttpMode,
     /// The service ends this many milliseconds after TERM.
     TermIgnoredMs,
-    /// `auto` (a major version that the store has not seen changes metadata and cube data), `always`, `never`.
+    /// `auto` (a major version that the store has not seen changes metadata and cube data), `always`, `never`, or `fails`
+    /// (the log says so, and the service never gets ready).
     Migrates,
     /// `ok`; exit 0 and the script's success line all the same: `empty`, `uuid-only`, `half`, `failed-copy`,
     /// `lost-markers` (entries are deleted from the live store); or `killed` (by SIGKILL, half way).

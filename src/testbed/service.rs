@@ -130,6 +130,13 @@ impl Service {
     fn become_ready(&self) {
         let started = Instant::now();
         let settings = self.settings();
+        if settings.text(Knob::Migrates) == "fails" {
+            let _ = self.log(
+                "Upgrade failed. Please try to run bin/kylin.sh \
+                 io.kyligence.kap.tool.migration.ProjectDictionaryMigrationCLI FIX to fix.",
+            );
+            return;
+        }
         if self.change_metadata(&settings).is_err() {
             // As the real one: it stays up and never gets ready; the log tells.
             let _ = self.log("ERROR cannot change the metadata,");

@@ -7,6 +7,7 @@ mod asked;
 mod nodes;
 mod told;
 mod verified;
+mod whole;
 
 #[path = "../support/mod.rs"]
 mod support;
