@@ -201,6 +201,10 @@ fn nodes_that_are_killed_go_on_and_come_back() {
     }
     killed(&cluster.words("abort", 0, &["--yes"]), 40, &mut random);
     cluster.kytx("resume", 0, &[]).expect_code(0);
+    if cluster.version(0).contains("3.4.5") {
+        // Killed before the turn back was recorded: the upgrade stands.
+        cluster.kytx("abort", 0, &["--yes"]).expect_code(0);
+    }
     assert!(cluster.all_are("3.3.3"));
     assert_eq!(cluster.state(), before);
 }

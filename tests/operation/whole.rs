@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use super::support::commands::{begin, begin_words, metadata, on_home, on_upgrade, text, version};
+use super::support::commands::{begin_words, metadata, on_home, on_upgrade, text, version};
 use super::support::killer::{Counted, Victims, run_killed_after};
 use super::support::random::Random;
 use super::support::{Machine, Ran, options};
@@ -17,21 +17,21 @@ fn killed(machine: &Machine, words: &[&str], n: u64) {
     println!("{} at change {n}: {:?}", words[0], traced.outcome);
 }
 
-/// Three kills on the way there and three on the way back; `more` are the options of the upgrade.
-fn through_six_kills(machine: &Machine, more: &[&str]) {
+/// Three kills on the way there and three on the way back; `words` begin the upgrade.
+fn through_six_kills(machine: &Machine, words: &[&str]) {
     let mut random = Random::new(SEED);
     println!("seed {SEED}");
     let before = metadata(machine);
     let old = version(machine);
     machine.start();
-    killed(machine, &begin_words(machine, more), 60 + random.up_to(300));
+    killed(machine, words, 60 + random.up_to(300));
     for limit in [80, 200] {
         killed(machine, &["resume", text(&machine.home)], random.up_to(limit));
     }
     let mut resumed = on_home(machine, "resume", &[]);
     if version(machine) == old {
         // Killed before the plan was sealed: nothing was begun.
-        resumed = begin(machine, more);
+        resumed = machine.run(words);
     }
     resumed.expect_code(0);
     assert!(version(machine).contains(machine.options.new_version.as_str()) && machine.is_ready());
@@ -74,14 +74,17 @@ fn kap_2_becomes_ke_3_and_comes_back_through_six_kills() {
     let machine = kap_2();
     let package = of_release_3(&machine);
     let licence = machine.root.join("licence");
-    through_six_kills(&machine, &["--package", text(&package), "--licence", text(&licence)]);
+    let words =
+        ["begin", text(&machine.home), "--package", text(&package), "--silent", "--licence", text(&licence)];
+    through_six_kills(&machine, &words);
 }
 
 #[test]
 fn a_symlinked_home_with_names_of_any_bytes_comes_through_six_kills() {
     let options =
         Options { home_link: true, nasty: Nasty { lock: false, ..Nasty::ALL }, ..options().major() };
-    through_six_kills(&Machine::new(&options), &[]);
+    let machine = Machine::new(&options);
+    through_six_kills(&machine, &begin_words(&machine, &[]));
 }
 
 #[test]
