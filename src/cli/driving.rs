@@ -266,6 +266,9 @@ fn type_next(txn: &Txn, place: &Place) {
 
 /// The last lines of a successful upgrade.
 pub fn applied(txn: &Txn, place: &Place, downtime: Option<Downtime>) {
+    for line in by_hand::lines(txn, place).into_iter().chain(sources::lines(txn, place)) {
+        result(&line);
+    }
     let archive = txn.steps().iter().find_map(|step| match &step.mutation {
         Mutation::ArchiveTree { archive, .. } => Some(archive),
         _ => None,
@@ -273,9 +276,6 @@ pub fn applied(txn: &Txn, place: &Place, downtime: Option<Downtime>) {
     if let Some(archive) = archive {
         // The line that Kyligence Manager looks for (reference 9.5), in its very shape.
         result(&format!("Backup location:{archive}"));
-    }
-    for line in by_hand::lines(txn, place).into_iter().chain(sources::lines(txn, place)) {
-        result(&line);
     }
     tell_downtime(downtime);
     let verb = [place.command("commit"), place.command("abort")];

@@ -23,6 +23,7 @@ mod jobs;
 mod log;
 mod losses;
 mod merging;
+mod packages;
 mod place;
 mod plan;
 mod procedure;
