@@ -4,7 +4,6 @@
 //! They are carried into the new tree like every other file. So they are seen once the new tree is in place and not
 //! before, and an abort takes them back with it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::inquiry::{inquire, on_path};
@@ -76,8 +75,7 @@ pub struct Header<'a> {
 /// `YYYY-MM-DD HH:MM:SS` in local time, which only the system's own programs know; in UTC where they do not say.
 fn local_time(unix_s: u64) -> String {
     let by_date = on_path("date").and_then(|date| {
-        let ran = inquire(Path::new(&date), &["-d", &format!("@{unix_s}"), "+%Y-%m-%d %H:%M:%S"], DATE_LIMIT)
-            .ok()?;
+        let ran = inquire(&date, &["-d", &format!("@{unix_s}"), "+%Y-%m-%d %H:%M:%S"], DATE_LIMIT).ok()?;
         let text = ran.stdout.trim().to_owned();
         (ran.code == Some(0) && text.len() == 19).then_some(text)
     });

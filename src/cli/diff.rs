@@ -1,7 +1,5 @@
 //! The preview of merged files: what they are now in the old home, and what they will be, line by line.
 
-use std::path::Path;
-
 use super::draft::Draft;
 use super::error::CommandError;
 use crate::effect::os::OsFs;
@@ -29,7 +27,7 @@ pub fn lines(draft: &Draft, coloured: bool) -> Result<Vec<String>, CommandError>
             continue;
         }
         let path = draft.header.home.join(&item.from);
-        let old = read_through_links(&OsFs, Path::new(&path.as_path())).map_err(|error| {
+        let old = read_through_links(&OsFs, path.as_path()).map_err(|error| {
             CommandError::refused(format!("cannot read `{path}`"))
                 .because(&error)
                 .hint("run kytx as the user that owns the home, or as root")

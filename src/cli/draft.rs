@@ -114,23 +114,8 @@ pub fn draft(
     place.check_state_dir(&home.path)?;
     let (overrides, overridden) = overrides(&args.overrides)?;
     let new = read_package(&args.package, "package", &home, meter)?;
-    let base = args
-        .old_package
-        .as_deref()
-        .map(|path| read_package(path, "old package", &home, meter))
-        .transpose()?;
-    let package =
-        Package::recognise(&name_of(&new), &new.scanned.texts, &new.scanned.manifest).map_err(|error| {
-            CommandError::refused(format!(
-                "`{}` is no package of the product",
-                RawPath::from(new.path.as_path())
-            ))
-            .because(&error)
-            .hint("give the new release as the vendor ships it")
-        })?;
-    if let Some(base) = &base {
-        check_base(base, &home)?;
-    }
+    let base = read_base(args, &home, meter)?;
+    let package = package_of(&new)?;
     let upgrade = rule(&home.identity, &package.identity, args.reinstall);
 
     meter.start("survey");
@@ -140,13 +125,7 @@ pub fn draft(
     let made_unix_s = planned.as_ref().map_or(now_unix_s, |planned| planned.made_unix_s);
     let txn = planned.map_or_else(|| new_txn_id(&home.path), |planned| planned.txn);
     let kind = upgrade.as_ref().copied().unwrap_or(UpgradeKind::Minor);
-    let home_only = args.role == Some(RoleArg::Secondary);
-    let decision = if home_only {
-        let why = "Metadata and cube data are the primary node's: this node changes its home alone.";
-        cube::CubeDecision { remarks: vec![why.to_owned()], ..cube::CubeDecision::default() }
-    } else {
-        cube::decide(args, kind, &home, &txn)?
-    };
+    let decision = decide_cube(args, kind, &home, &txn)?;
     let known = Known {
         home: &home,
         package: &package,
@@ -202,6 +181,35 @@ pub fn draft(
         package_top: name_of(&new),
         package_bytes: new.scanned.manifest.content_bytes(),
     })
+}
+
+fn read_base(args: &UpgradeArgs, home: &Home, meter: &Meter) -> Result<Option<Seen>, CommandError> {
+    let Some(path) = args.old_package.as_deref() else { return Ok(None) };
+    let base = read_package(path, "old package", home, meter)?;
+    check_base(&base, home)?;
+    Ok(Some(base))
+}
+
+fn package_of(new: &Seen) -> Result<Package, CommandError> {
+    Package::recognise(&name_of(new), &new.scanned.texts, &new.scanned.manifest).map_err(|error| {
+        CommandError::refused(format!("`{}` is no package of the product", RawPath::from(new.path.as_path())))
+            .because(&error)
+            .hint("give the new release as the vendor ships it")
+    })
+}
+
+/// What is shared by the nodes of a cluster is the primary one's.
+fn decide_cube(
+    args: &UpgradeArgs,
+    kind: UpgradeKind,
+    home: &Home,
+    txn: &TxnId,
+) -> Result<cube::CubeDecision, CommandError> {
+    if args.role != Some(RoleArg::Secondary) {
+        return cube::decide(args, kind, home, txn);
+    }
+    let why = "Metadata and cube data are the primary node's: this node changes its home alone.";
+    Ok(cube::CubeDecision { remarks: vec![why.to_owned()], ..cube::CubeDecision::default() })
 }
 
 fn recognise(place: &Place) -> Result<Home, CommandError> {

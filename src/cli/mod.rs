@@ -121,7 +121,8 @@ fn run(command: Command) -> Result<Exit, CommandError> {
         Command::Abort { which, yes, dry_run } => abort::run(&which, yes, dry_run),
         Command::Commit { which, yes, keep } => commit::run(&which, yes, &keep),
         Command::Verify { which, service: true, user, password_file, json, .. } => {
-            verify_service::run(&which, JobsArgs { user, password_file, jobs_finished: false }, json)
+            let who = JobsArgs { user, password_file, jobs_finished: false };
+            verify_service::run(&which, &who, json)
         }
         Command::Verify { which, level, json, .. } => verify::run(&which, level, json),
         Command::Wrapper { new_home } => wrapper::run(&new_home),

@@ -15,7 +15,7 @@ use crate::journal::read;
 use crate::txn::{Phase, Txn};
 
 /// Runs the command.
-pub fn run(which: &WhichArgs, who: JobsArgs, as_json: bool) -> Result<Exit, CommandError> {
+pub fn run(which: &WhichArgs, who: &JobsArgs, as_json: bool) -> Result<Exit, CommandError> {
     let place = claim::follow(which)?;
     // Without an upgrade there is nothing to compare with, and the rest can be looked at all the same.
     let txn: Option<Txn> = match read(&OsFs, place.state.root()) {
@@ -28,7 +28,7 @@ pub fn run(which: &WhichArgs, who: JobsArgs, as_json: bool) -> Result<Exit, Comm
         .map(|txn| txn.header().home.as_path().to_owned())
         .or_else(|| place.home.clone())
         .ok_or_else(|| CommandError::usage("no home was given").hint("kytx verify HOME --service"))?;
-    let credentials = credentials(&who);
+    let credentials = credentials(who);
     let checks = check(&place, &home, txn.as_ref(), &credentials)?;
     if as_json {
         let report = json!({ "schema": "kytx.service.v1", "bad": is_bad(&checks), "levels": checks });
