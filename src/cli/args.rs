@@ -218,6 +218,7 @@ impl Command {
 
 /// What to upgrade, and how.
 #[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one of many independent switches")]
 pub struct UpgradeArgs {
     #[command(flatten)]
     pub(crate) which: WhichArgs,

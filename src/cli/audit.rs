@@ -24,7 +24,7 @@ pub fn files(began_unix_s: u64, lines: &[String]) -> [(String, Vec<u8>); 2] {
     };
     let security = entry("upgrade", "") + &entry("upgrade result", ", success:true");
     let name = format!("logs/upgrade-{}.log", time.replace(['-', ' ', ':'], "_"));
-    let log: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let log = lines.join("\n") + "\n";
     [("logs/security.log".to_owned(), security.into_bytes()), (name, log.into_bytes())]
 }
 

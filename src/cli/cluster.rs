@@ -111,7 +111,9 @@ fn nodes_in(dir: &Path, but: Option<&str>) -> std::io::Result<Vec<Node>> {
     }
     let mut nodes = Vec::new();
     for name in OsFs.list(dir)? {
-        let Some(text) = name.to_str().filter(|name| name.starts_with("node-") && name.ends_with(".json"))
+        let Some(text) = name
+            .to_str()
+            .filter(|name| name.strip_suffix(".json").is_some_and(|stem| stem.starts_with("node-")))
         else {
             continue;
         };
@@ -150,16 +152,12 @@ fn takes_connections(name: &str) -> bool {
 
 /// Puts down which node the transaction is, before its first record. A former one is forgotten.
 pub fn join(place: &Place, membership: Option<&Membership>) -> std::io::Result<()> {
-    match membership {
-        Some(membership) => {
-            let text = serde_json::to_vec(membership).expect("BUG: a membership has a JSON form");
-            place.state.write_side(&OsFs, MEMBERSHIP, &text).map(drop)
-        }
-        None => {
-            let path = place.state.plan().join(MEMBERSHIP);
-            if exists(&OsFs, &path)? { OsFs.unlink(&path) } else { Ok(()) }
-        }
+    if let Some(membership) = membership {
+        let text = serde_json::to_vec(membership).expect("BUG: a membership has a JSON form");
+        return place.state.write_side(&OsFs, MEMBERSHIP, &text).map(drop);
     }
+    let path = place.state.plan().join(MEMBERSHIP);
+    if exists(&OsFs, &path)? { OsFs.unlink(&path) } else { Ok(()) }
 }
 
 /// Which node the transaction of this place is, if it is one.

@@ -56,10 +56,9 @@ impl Decider {
     /// Decides one.
     pub fn decide(&mut self, file: &RawPath, conflict: &Conflict) -> Side {
         let wins = match self.merge {
-            MergeArg::Ours => Some(Side::Ours),
-            // Without a base the old value may be the operator's, so the release's does not win by itself.
             MergeArg::Theirs if conflict.base_known => Some(Side::Theirs),
-            MergeArg::Theirs => Some(Side::Ours),
+            // Without a base the old value may be the operator's, so the release's does not win by itself.
+            MergeArg::Ours | MergeArg::Theirs => Some(Side::Ours),
             MergeArg::Ask if self.asks && !self.unanswered => self.ask(file, conflict),
             MergeArg::Ask => None,
         };

@@ -85,8 +85,8 @@ mod tests {
     use super::super::jar::tests::jar;
     use super::*;
 
-    fn notes(version: &str) -> Option<Vec<u8>> {
-        Some(format!("==\n  Apache Tomcat Version {version}\n  Release Notes\n").into_bytes())
+    fn notes(version: &str) -> Vec<u8> {
+        format!("==\n  Apache Tomcat Version {version}\n  Release Notes\n").into_bytes()
     }
 
     #[test]
@@ -95,12 +95,15 @@ mod tests {
         let version = |marks: &Marks<'_>| marks.version(Component::Tomcat);
         let by_jar = Marks { catalina: catalina("server.number=7.0.100.0\n"), ..Marks::default() };
         assert_eq!(version(&by_jar).as_deref(), Some("7.0.100.0"));
-        let both = Marks { tomcat_notes: notes("7.0.100"), ..by_jar.clone() };
+        let both = Marks { tomcat_notes: Some(notes("7.0.100")), ..by_jar.clone() };
         assert_eq!(version(&both).as_deref(), Some("7.0.100.0"));
-        let torn = Marks { tomcat_notes: notes("8.5.51"), ..by_jar };
+        let torn = Marks { tomcat_notes: Some(notes("8.5.51")), ..by_jar };
         assert_eq!(version(&torn), None, "half replaced");
-        let by_notes =
-            Marks { catalina: Some(b"noise".to_vec()), tomcat_notes: notes("8.5.51"), ..Marks::default() };
+        let by_notes = Marks {
+            catalina: Some(b"noise".to_vec()),
+            tomcat_notes: Some(notes("8.5.51")),
+            ..Marks::default()
+        };
         assert_eq!(version(&by_notes).as_deref(), Some("8.5.51"));
         assert!(
             same(Component::Tomcat, "7.0.85", "7.0.100.0") && !same(Component::Tomcat, "7.0.85", "8.5.1")

@@ -122,10 +122,11 @@ pub fn merge_with(
     let moves = renames.moves(&files, &new_values);
     let formerly: BTreeMap<&String, &String> =
         moves.iter().filter(|(old, _)| old_values.contains_key(*old)).map(|(old, new)| (new, old)).collect();
-    let moved = |values: BTreeMap<String, String>| -> BTreeMap<String, String> {
+    let under_new_names = |values: BTreeMap<String, String>| -> BTreeMap<String, String> {
         values.into_iter().map(|(key, value)| (moves.get(&key).cloned().unwrap_or(key), value)).collect()
     };
-    let (old_values, base_values) = (moved(old_values.clone()), base_values.clone().map(moved));
+    let (old_values, base_values) =
+        (under_new_names(old_values.clone()), base_values.clone().map(under_new_names));
     let keys: BTreeSet<&String> =
         old_values.keys().chain(new_values.keys()).chain(base_values.iter().flat_map(|b| b.keys())).collect();
     let mut merged = Merged { file: new.clone(), changes: Vec::new() };
