@@ -208,6 +208,9 @@ impl From<TarError> for PackageError {
 /// No text that kytx wants to read (a version file, a configuration) is longer.
 const TEXT_BYTES_MAX: u64 = 1 << 20;
 
+/// No jar out of which kytx wants to read a text is longer. The product's own tools have about 40 MiB.
+const JAR_BYTES_MAX: u64 = 96 << 20;
+
 /// Reads a package once, from its first byte to its last, and keeps the texts whose path below the top directory is
 /// `wanted`. The path must be real: a link is neither a file nor a directory.
 pub fn scan(
@@ -236,7 +239,8 @@ struct Look<'a> {
 
 impl Sink for Look<'_> {
     fn begin(&mut self, entry: &Entry) -> io::Result<()> {
-        let is_text = entry.kind == Kind::File && !entry.is_later_name() && entry.size <= TEXT_BYTES_MAX;
+        let limit = if entry.path.as_bytes().ends_with(b".jar") { JAR_BYTES_MAX } else { TEXT_BYTES_MAX };
+        let is_text = entry.kind == Kind::File && !entry.is_later_name() && entry.size <= limit;
         self.current = (is_text && (self.wanted)(&entry.path)).then(Vec::new);
         Ok(())
     }

@@ -2,9 +2,11 @@
 
 use super::args::WhichArgs;
 use super::claim;
+use super::cluster;
 use super::driving::{self, Driving, Turn};
 use super::error::CommandError;
 use super::exit::Exit;
+use super::losses;
 use super::place::Place;
 use super::session::{self, Session};
 use super::standing;
@@ -29,8 +31,9 @@ pub fn run(which: &WhichArgs, yes: bool, dry_run: bool) -> Result<Exit, CommandE
         Phase::Ended(_) => return Err(too_late(&session.txn).hint(place.command("status"))),
         Phase::Planning | Phase::Aborting => session.tell(),
         Phase::Applying | Phase::Applied => {
+            cluster::check_mirror_order(&place)?;
             session.tell();
-            for line in would_undo(&session.txn) {
+            for line in would_undo(&session.txn).into_iter().chain(losses::lines(&session.txn)) {
                 tell(&line);
             }
             if !yes && !ask("Undo it?") {
@@ -44,7 +47,7 @@ pub fn run(which: &WhichArgs, yes: bool, dry_run: bool) -> Result<Exit, CommandE
                 .map_err(|error| driving::failure(&error, &session.txn, &place))?;
         }
     }
-    let how = Driving { command: "abort", stop_before: None, turn: Turn::NEVER };
+    let how = Driving { command: "abort", stop_before: None, turn: Turn::NEVER, checkup: None };
     let exit = driving::run(&mut session, &place, &how)?;
     for left in left_behind(&session.txn) {
         result(&left);
@@ -66,7 +69,7 @@ fn dry(place: &Place) -> Result<Exit, CommandError> {
     if matches!(txn.phase(), Phase::Committing | Phase::Ended(_)) {
         return Err(too_late(&txn).hint(place.command("status")));
     }
-    for line in would_undo(&txn) {
+    for line in would_undo(&txn).into_iter().chain(losses::lines(&txn)) {
         result(&line);
     }
     Ok(Exit::Done)

@@ -28,6 +28,9 @@ pub enum Command {
         /// Save the plan, bound to what it saw, for `begin --plan`
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Show each merged file as a difference to the old one, line by line
+        #[arg(long, conflicts_with = "json")]
+        diff: bool,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -59,6 +62,9 @@ pub enum Command {
         /// What to do when the metadata backup, after the stop, holds an unfinished job
         #[arg(long, value_enum, default_value_t = OnUnfinishedJobs::Restart, value_name = "WHAT")]
         on_unfinished_jobs: OnUnfinishedJobs,
+        /// What to do when the new release runs and is not in order
+        #[arg(long, value_enum, default_value_t = OnUnhealthy::Stop, value_name = "WHAT")]
+        on_unhealthy: OnUnhealthy,
         /// Discard unfinished jobs first: shows them, and asks
         #[arg(long, requires = "user")]
         discard_jobs: bool,
@@ -115,9 +121,24 @@ pub enum Command {
         which: WhichArgs,
         #[command(flatten)]
         level: LevelArgs,
+        /// Look at the service that runs instead of the backups
+        #[arg(long, conflicts_with_all = ["quick", "deep", "drill"])]
+        service: bool,
+        /// Log in as this user; the password comes from the environment (`KYTX_PASSWORD`) or from a file
+        #[arg(long, value_name = "NAME", requires = "service")]
+        user: Option<String>,
+        /// The file whose first line is the password
+        #[arg(long, value_name = "FILE", requires = "user")]
+        password_file: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Print a script that is called as the product's own `upgrade.sh` and runs kytx
+    Wrapper {
+        /// The directory that the new package was unpacked to
+        #[arg(value_name = "NEW_HOME")]
+        new_home: PathBuf,
     },
     /// Say where an upgrade stands and what to type
     Status {
@@ -176,8 +197,28 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Which upgrade is meant, for those commands that have one.
+    pub fn which(&self) -> Option<&WhichArgs> {
+        match self {
+            Self::Plan { upgrade, .. }
+            | Self::Check { upgrade, .. }
+            | Self::Begin { upgrade, .. }
+            | Self::Rehearse { upgrade, .. } => Some(&upgrade.which),
+            Self::Resume { which, .. }
+            | Self::Abort { which, .. }
+            | Self::Commit { which, .. }
+            | Self::Verify { which, .. }
+            | Self::Status { which, .. }
+            | Self::Log { which, .. } => Some(which),
+            Self::Demo { .. } | Self::Wrapper { .. } | Self::StandinService { .. } => None,
+        }
+    }
+}
+
 /// What to upgrade, and how.
 #[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is one of many independent switches")]
 pub struct UpgradeArgs {
     #[command(flatten)]
     pub(crate) which: WhichArgs,
@@ -187,6 +228,15 @@ pub struct UpgradeArgs {
     /// The old release's package: makes the merge of `kylin.properties` three-way
     #[arg(long, value_name = "FILE|DIR")]
     pub old_package: Option<PathBuf>,
+    /// Whose value wins where you and the new release both changed one
+    #[arg(
+        long,
+        value_enum,
+        default_value_t = MergeArg::Ours,
+        value_name = "WHOSE",
+        requires_if("theirs", "old_package")
+    )]
+    pub merge: MergeArg,
     /// Allow the version that is installed already
     #[arg(long)]
     pub reinstall: bool,
@@ -202,17 +252,33 @@ pub struct UpgradeArgs {
     /// Keep the whole working directory, other instances' data included, and not this instance's folder alone
     #[arg(long, requires = "hdfs_root")]
     pub whole_working_dir: bool,
+    /// This home is one node of a cluster: the primary one backs up metadata and cube data, each secondary one changes
+    /// its home alone, after it
+    #[arg(long, value_enum, value_name = "ROLE")]
+    pub role: Option<RoleArg>,
     /// Leave starting the new release to the operator
     #[arg(long)]
     pub no_start: bool,
-    /// How long to wait until the started service answers, in seconds
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
-    pub start_timeout: u32,
+    /// How long to wait until the started service answers, in seconds; 600 if left out, and without an end from
+    /// release 2 to 3, whose first start migrates the metadata
+    #[arg(long, value_name = "SECONDS")]
+    pub start_timeout: Option<u32>,
+    /// From release 2 to 3: the default data source of a project that has several, to be named in the report (may be
+    /// repeated)
+    #[arg(long, value_name = "PROJECT=hive|kafka")]
+    pub default_source: Vec<String>,
     /// A licence for the new release: put in place of its `LICENSE`
     #[arg(long, value_name = "FILE")]
     pub licence: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) jobs: JobsArgs,
+    /// Queries whose answers must be the same after the upgrade: statements that end with `;`, each after a line
+    /// `-- project: NAME`
+    #[arg(long, value_name = "FILE", requires = "user")]
+    pub smoke_query: Option<PathBuf>,
+    /// Leave the lines of the product's own script in the new home's logs
+    #[arg(long)]
+    pub audit: bool,
     /// Go on although this check says no, recorded with the reason (may be repeated)
     #[arg(long = "override", value_name = "CHECK=REASON")]
     pub overrides: Vec<String>,
@@ -242,6 +308,9 @@ pub struct WhichArgs {
     /// Where kytx keeps its state; beside the home if left out
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Run in the environment that this script makes, such as a client's `bigdata_env`
+    #[arg(long, value_name = "FILE")]
+    pub env_script: Option<PathBuf>,
     /// Die where this file of a rehearsal says
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) doom: Option<PathBuf>,
@@ -260,6 +329,26 @@ pub struct LevelArgs {
     /// Restore into a scratch directory and compare every attribute
     #[arg(long)]
     pub drill: bool,
+}
+
+/// Whose value wins a conflict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MergeArg {
+    /// Yours
+    Ours,
+    /// The new release's; needs `--old-package`, by which what you changed is told from old defaults
+    Theirs,
+    /// Ask for each
+    Ask,
+}
+
+/// What a node of a cluster does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    /// Backs up metadata and cube data, and starts first
+    Primary,
+    /// Its own home only
+    Secondary,
 }
 
 /// When to archive the old home.
@@ -306,6 +395,15 @@ pub enum OnUnfinishedJobs {
     Restart,
     /// Leave the service stopped and wait for the operator
     Stop,
+}
+
+/// What to do when the new release runs and is not in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnUnhealthy {
+    /// Leave it running and wait for the operator
+    Stop,
+    /// Turn round and undo everything
+    Abort,
 }
 
 /// What to do when a step fails.

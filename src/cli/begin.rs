@@ -2,18 +2,22 @@
 
 use std::path::PathBuf;
 
-use super::args::UpgradeArgs;
+use super::args::{OnUnhealthy, UpgradeArgs};
 use super::check::finding_lines;
 use super::claim;
+use super::cluster;
 use super::draft::{CARRY_LIST, Draft, draft};
 use super::driving::{self, Driving, Turn};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::jobs::{self, Settle};
+use super::merging::Decider;
 use super::place::Place;
 use super::plan;
 use super::progress::Meter;
+use super::service_check::{self, Checkup};
 use super::session::{self, Locks, Session};
+use super::sources;
 use super::standing;
 use super::terminal::{ONLY_YES, ask, tell};
 use crate::effect::fs::exists;
@@ -39,11 +43,14 @@ pub struct Options {
     pub turn: Turn,
     /// What to do about unfinished jobs before.
     pub settle: Settle,
+    /// What to do when the new release runs and is not in order.
+    pub on_unhealthy: OnUnhealthy,
 }
 
 /// Runs the command.
 pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> {
     let place = Place::of(&args.which)?;
+    let mut decider = Decider::act(args.merge, options.silent)?;
     let saved = options.plan.as_deref().map(plan::load).transpose()?;
     // Before the first directory is made: what is no home gets no state directory.
     let path = place.home.as_deref().ok_or_else(|| {
@@ -66,7 +73,8 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     jobs::settle(options.settle, &args.jobs, &place, &stop)?;
 
     let meter = Meter::new();
-    let draft = draft(args, &place, saved.as_ref().map(|saved| saved.transaction.clone()), &meter)?;
+    let planned = saved.as_ref().map(plan::SavedPlan::planned);
+    let draft = draft(args, &place, planned, &meter, &mut decider)?;
     meter.clear();
     if let Some(saved) = &saved {
         plan::check_unmoved(saved, &draft)?;
@@ -80,8 +88,20 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
             .hint("kytx plan ..., which lists the steps with what they do"));
     }
     confirm(&draft, options.silent)?;
-    let mut session = seal(&place, &draft, locks, stop)?;
-    let how = Driving { command: "begin", stop_before: options.stop_before.as_deref(), turn: options.turn };
+    // The old release answers for the last time before anything is done to it.
+    let answers = service_check::record_answers(args, path)?;
+    let choices = sources::parse(&args.default_source)?;
+    let choices = serde_json::to_vec(&choices).ok().filter(|_| !choices.is_empty());
+    let sides = [(service_check::ANSWERS, answers), (sources::CHOICES, choices)];
+    let mut session = seal(&place, &draft, &sides, locks, stop)?;
+    let credentials = jobs::credentials(&args.jobs);
+    let checkup = Checkup { credentials, on_unhealthy: options.on_unhealthy };
+    let how = Driving {
+        command: "begin",
+        stop_before: options.stop_before.as_deref(),
+        turn: options.turn,
+        checkup: Some(&checkup),
+    };
     driving::run(&mut session, &place, &how)
 }
 
@@ -146,7 +166,13 @@ fn confirm(draft: &Draft, silent: bool) -> Result<(), CommandError> {
 
 /// Writes the plan. I1: nothing outside the state directory is touched before `Sealed` is durable, but the claim, which
 /// is an address and no state.
-fn seal(place: &Place, draft: &Draft, locks: Locks, stop: StopRequests) -> Result<Session, CommandError> {
+fn seal(
+    place: &Place,
+    draft: &Draft,
+    sides: &[(&str, Option<Vec<u8>>)],
+    locks: Locks,
+    stop: StopRequests,
+) -> Result<Session, CommandError> {
     let state = &place.state;
     let fault = |error: std::io::Error| {
         CommandError::refused("cannot write the plan")
@@ -157,6 +183,10 @@ fn seal(place: &Place, draft: &Draft, locks: Locks, stop: StopRequests) -> Resul
         state.write_side(&OsFs, &content_name(digest), content).map_err(fault)?;
     }
     state.write_side(&OsFs, CARRY_LIST, &draft.carry_text).map_err(fault)?;
+    for (name, content) in sides.iter().filter_map(|(name, content)| Some((name, content.as_ref()?))) {
+        state.write_side(&OsFs, name, content).map_err(fault)?;
+    }
+    cluster::join(place, draft.membership.as_ref()).map_err(fault)?;
     claim::stake(place, draft.header.home.as_path(), &draft.header.txn).map_err(fault)?;
 
     let first = Record::Begin(draft.header.clone());

@@ -4,6 +4,7 @@ use super::args::UpgradeArgs;
 use super::draft::draft;
 use super::error::CommandError;
 use super::exit::Exit;
+use super::merging::Decider;
 use super::place::Place;
 use super::progress::Meter;
 use super::terminal::result;
@@ -13,7 +14,7 @@ use crate::kyligence::preflight::{Certainty, CheckId, Finding, Severity, blocks}
 pub fn run(args: &UpgradeArgs, json: bool) -> Result<Exit, CommandError> {
     let place = Place::of(&args.which)?;
     let meter = Meter::new();
-    let draft = draft(args, &place, None, &meter)?;
+    let draft = draft(args, &place, None, &meter, &mut Decider::preview(args.merge))?;
     meter.clear();
     let blocked = blocks(&draft.findings, &draft.overridden);
     if json {

@@ -51,7 +51,7 @@ pub fn run(which: &WhichArgs, yes: bool, keep: &[String]) -> Result<Exit, Comman
             return Err(error);
         }
     }
-    let how = Driving { command: "commit", stop_before: None, turn: Turn::NEVER };
+    let how = Driving { command: "commit", stop_before: None, turn: Turn::NEVER, checkup: None };
     let exit = driving::run(&mut session, &place, &how)?;
     if let (Some(freed), Exit::Done) = (freed, exit) {
         result(&format!("Freed {}.", bytes(freed)));

@@ -8,31 +8,36 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use super::args::UpgradeArgs;
+use super::args::{RoleArg, UpgradeArgs};
+use super::audit;
 use super::beside::beside;
+use super::cluster::{self, Membership};
 use super::cube;
 use super::error::CommandError;
 use super::facts::{self, Known};
+use super::merging::{Decider, Decision};
+use super::packages::{Seen, check_base, name_of, read_package};
 use super::place::{Place, absolute};
 use super::procedure;
 use super::progress::Meter;
+use super::sources;
 use crate::backup::manifest::Manifest;
-use crate::backup::package::{Limits, Package as ScannedPackage, scan};
 use crate::backup::walk::{Contents, hash_file};
 use crate::digest::Digest;
 use crate::effect::fs::{Fs, exists};
 use crate::effect::lock::user_name;
-use crate::effect::os::{OsFs, host_name, real_path};
-use crate::effect::tree::{no_tick, parent_of, sibling};
+use crate::effect::os::{OsFs, host_name};
+use crate::effect::tree::{no_tick, sibling};
 use crate::kyligence::carry::{CarryItem, CarryList, How};
 use crate::kyligence::home::{Home, Package, read_through_links};
 use crate::kyligence::merge::KeyChange;
 use crate::kyligence::planner::{ArchiveWhen, CubeKept, PlanInputs, steps};
+use crate::kyligence::preflight::nodes::judge as judge_nodes;
 use crate::kyligence::preflight::procedure::{Procedure, judge as judge_procedure};
-use crate::kyligence::preflight::{CheckId, Facts, Finding, judge, sorted};
-use crate::kyligence::survey::{Survey, SurveyInput, Tree, survey};
-use crate::kyligence::version::{UpgradeKind, rule};
-use crate::mutate::{Progress, item_digest};
+use crate::kyligence::preflight::{CheckId, Facts, Finding, judge, judge_carried, sorted};
+use crate::kyligence::survey::{FileChanges, Survey, SurveyInput, Tree, survey};
+use crate::kyligence::version::{Generation, UpgradeKind, rule};
+use crate::mutate::item_digest;
 use crate::raw_path::RawPath;
 use crate::txn::{CubeCopy, Header, Override, Owner, SideFile, Step, TxnId, plan_digest};
 
@@ -59,6 +64,12 @@ pub struct Draft {
     pub carry: CarryList,
     /// The merge of `kylin.properties`.
     pub properties: Vec<KeyChange>,
+    /// The merges of XML files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<FileChanges>,
+    /// Where operator and new release both changed a value, and whose wins.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conflicts: Vec<Decision>,
     /// What speaks against it or should be known.
     pub findings: Vec<Finding>,
     /// Sentences about the cube data.
@@ -72,6 +83,9 @@ pub struct Draft {
     /// The checks that are overridden.
     #[serde(skip)]
     pub overridden: Vec<CheckId>,
+    /// Which node of a cluster the home is, if it is upgraded as one.
+    #[serde(skip)]
+    pub membership: Option<Membership>,
     /// The package's top directory.
     #[serde(skip)]
     pub package_top: RawPath,
@@ -80,48 +94,39 @@ pub struct Draft {
     pub package_bytes: u64,
 }
 
-/// A package that was read.
-struct Seen {
-    path: PathBuf,
-    scanned: ScannedPackage,
+/// What a draft takes from a plan that was made before.
+pub struct Planned {
+    /// The transaction's name.
+    pub txn: TxnId,
+    /// When it was made, in seconds since 1970.
+    pub made_unix_s: u64,
 }
 
-/// Makes the draft. `txn` is the name of a transaction that was planned before.
+/// Makes the draft. `planned` is the plan that it must be again.
 pub fn draft(
     args: &UpgradeArgs,
     place: &Place,
-    txn: Option<TxnId>,
+    planned: Option<Planned>,
     meter: &Meter,
+    decider: &mut Decider,
 ) -> Result<Draft, CommandError> {
     let home = recognise(place)?;
+    sources::parse(&args.default_source)?;
     place.check_state_dir(&home.path)?;
     let (overrides, overridden) = overrides(&args.overrides)?;
     let new = read_package(&args.package, "package", &home, meter)?;
-    let base = args
-        .old_package
-        .as_deref()
-        .map(|path| read_package(path, "old package", &home, meter))
-        .transpose()?;
-    let package =
-        Package::recognise(&name_of(&new), &new.scanned.texts, &new.scanned.manifest).map_err(|error| {
-            CommandError::refused(format!(
-                "`{}` is no package of the product",
-                RawPath::from(new.path.as_path())
-            ))
-            .because(&error)
-            .hint("give the new release as the vendor ships it")
-        })?;
-    if let Some(base) = &base {
-        check_base(base, &home)?;
-    }
+    let base = read_base(args, &home, meter)?;
+    let package = package_of(&new)?;
     let upgrade = rule(&home.identity, &package.identity, args.reinstall);
 
     meter.start("survey");
     let old = Manifest::walk(&OsFs, &home.path, Contents::Skip, 2, &no_tick)
         .map_err(|error| cannot_read(&error))?;
-    let txn = txn.unwrap_or_else(|| new_txn_id(&home.path));
+    let now_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let made_unix_s = planned.as_ref().map_or(now_unix_s, |planned| planned.made_unix_s);
+    let txn = planned.map_or_else(|| new_txn_id(&home.path), |planned| planned.txn);
     let kind = upgrade.as_ref().copied().unwrap_or(UpgradeKind::Minor);
-    let decision = cube::decide(args, kind, &home, &txn)?;
+    let decision = decide_cube(args, kind, &home, &txn)?;
     let known = Known {
         home: &home,
         package: &package,
@@ -133,32 +138,79 @@ pub fn draft(
         cube: decision.local,
     };
     let (mut facts, procedure) = side_by_side(&known, place, args);
+    let nodes = cluster::gather(args, &home, &package, new.scanned.content, &facts.processes);
     facts.cluster = decision.cluster;
-    let findings = sorted([judge(&facts), judge_procedure(&procedure)].concat());
     let licence = args.licence.as_deref().map(read_licence).transpose()?;
-    let mut surveyed = survey_home(&home, &package, &old, &new, base.as_ref(), licence.is_some())?;
+    let surveyor = Surveying {
+        home: &home,
+        package: &package,
+        old: &old,
+        new: &new,
+        base: base.as_ref(),
+        licence_given: licence.is_some(),
+    };
+    let mut surveyed = surveyor.survey(decider)?;
+    decider.finish()?;
+    let of_nodes = nodes.as_ref().map(|(seen, _)| judge_nodes(seen)).unwrap_or_default();
+    let carried = judge_carried(&surveyed.unpacked);
+    let findings = sorted([judge(&facts), judge_procedure(&procedure), carried, of_nodes].concat());
     if let Some(licence) = licence {
         put_licence(&mut surveyed, &home, licence)?;
     }
+    if args.audit {
+        put_audit(&mut surveyed, args, &home, &package, &new, &txn, made_unix_s)?;
+    }
     let carry_text = serde_json::to_vec(&surveyed.list).expect("BUG: a carry list has a JSON form");
-    let inputs = plan_inputs(args, place, &home, &new, decision.cube, &txn, &carry_text)?;
+    let inputs = plan_inputs(args, place, (&home, &package), &new, decision.cube, &txn, &carry_text)?;
     let steps = steps(&inputs);
     Ok(Draft {
         schema: "kytx.plan.v1",
-        header: header(txn, &home, &package, &inputs, overrides),
+        header: header(txn, now_unix_s, &home, &package, &inputs, overrides),
         kind,
         plan: plan_digest(&steps),
         steps,
         carry: surveyed.list,
         properties: surveyed.changes,
+        merged: surveyed.merged,
+        conflicts: decider.decisions.clone(),
         findings,
         remarks: decision.remarks,
         carry_text,
         contents: surveyed.contents,
         overridden,
+        membership: nodes.and_then(|(_, membership)| membership),
         package_top: name_of(&new),
         package_bytes: new.scanned.manifest.content_bytes(),
     })
+}
+
+fn read_base(args: &UpgradeArgs, home: &Home, meter: &Meter) -> Result<Option<Seen>, CommandError> {
+    let Some(path) = args.old_package.as_deref() else { return Ok(None) };
+    let base = read_package(path, "old package", home, meter)?;
+    check_base(&base, home)?;
+    Ok(Some(base))
+}
+
+fn package_of(new: &Seen) -> Result<Package, CommandError> {
+    Package::recognise(&name_of(new), &new.scanned.texts, &new.scanned.manifest).map_err(|error| {
+        CommandError::refused(format!("`{}` is no package of the product", RawPath::from(new.path.as_path())))
+            .because(&error)
+            .hint("give the new release as the vendor ships it")
+    })
+}
+
+/// What is shared by the nodes of a cluster is the primary one's.
+fn decide_cube(
+    args: &UpgradeArgs,
+    kind: UpgradeKind,
+    home: &Home,
+    txn: &TxnId,
+) -> Result<cube::CubeDecision, CommandError> {
+    if args.role != Some(RoleArg::Secondary) {
+        return cube::decide(args, kind, home, txn);
+    }
+    let why = "Metadata and cube data are the primary node's: this node changes its home alone.";
+    Ok(cube::CubeDecision { remarks: vec![why.to_owned()], ..cube::CubeDecision::default() })
 }
 
 fn recognise(place: &Place) -> Result<Home, CommandError> {
@@ -178,69 +230,6 @@ fn cannot_read(error: &(dyn std::error::Error + 'static)) -> CommandError {
     CommandError::refused("the home cannot be read")
         .because(error)
         .hint("run kytx as the user that owns the home, or as root")
-}
-
-fn read_package(path: &Path, what: &str, home: &Home, meter: &Meter) -> Result<Seen, CommandError> {
-    let show = RawPath::from(path);
-    let refuse = |error: &(dyn std::error::Error + 'static)| {
-        CommandError::refused(format!("the {what} `{show}` cannot be used"))
-            .because(error)
-            .hint("give the package as it was downloaded, after a look at the vendor's check sum")
-    };
-    let path = real_path(&absolute(path)?).map_err(|error| refuse(&error))?;
-    if path.starts_with(&home.path) || home.path.starts_with(&path) {
-        return Err(CommandError::refused(format!(
-            "the {what} `{show}` and the home lie inside one another"
-        ))
-        .why("the home is swapped as a whole, and would take the package with it")
-        .hint("move the package beside the home"));
-    }
-    meter.start(&format!("read the {what}"));
-    let free_bytes = OsFs.free_bytes(parent_of(&home.path)).unwrap_or(u64::MAX);
-    let tick = |bytes| {
-        meter.bytes(bytes);
-        Ok(())
-    };
-    let scanned = scan(&OsFs, &path, Limits::for_free_bytes(free_bytes), &wanted, &tick)
-        .map_err(|error| refuse(&error))?;
-    meter.clear();
-    Ok(Seen { path, scanned })
-}
-
-/// The small files of a package that decisions need.
-fn wanted(path: &RawPath) -> bool {
-    let bytes = path.as_bytes();
-    bytes.starts_with(b"conf/")
-        || [
-            &b"VERSION"[..],
-            b"commit_SHA1",
-            b"tomcat/RELEASE-NOTES",
-            b"tomcat/bin/catalina.sh",
-            b"bin/setenv.sh",
-        ]
-        .contains(&bytes)
-}
-
-fn name_of(seen: &Seen) -> RawPath {
-    seen.scanned.top.clone()
-}
-
-/// The old package must be the one that the home came from: with another base the merge would take the difference
-/// between two releases for the operator's wishes.
-fn check_base(base: &Seen, home: &Home) -> Result<(), CommandError> {
-    let show = RawPath::from(base.path.as_path());
-    let package =
-        Package::recognise(&name_of(base), &base.scanned.texts, &base.scanned.manifest).map_err(|error| {
-            CommandError::refused(format!("`{show}` is no package of the product"))
-                .because(&error)
-                .hint("give the package that the home was installed from, or leave `--old-package` out")
-        })?;
-    if package.identity.version.numbers != home.identity.version.numbers {
-        return Err(CommandError::refused(format!("the old package `{show}` is not the home's release"))
-            .why(format!("it is {}, and the home is {}", package.identity.version, home.identity.version))
-            .hint("give the package that the home was installed from, or leave `--old-package` out"));
-    }
-    Ok(())
 }
 
 fn overrides(given: &[String]) -> Result<(Vec<Override>, Vec<CheckId>), CommandError> {
@@ -314,46 +303,80 @@ fn put_licence(surveyed: &mut Survey, home: &Home, licence: Vec<u8>) -> Result<(
     Ok(())
 }
 
-fn survey_home(
+/// The lines of the product's own script, as files of the new tree.
+fn put_audit(
+    surveyed: &mut Survey,
+    args: &UpgradeArgs,
     home: &Home,
     package: &Package,
-    old: &Manifest,
     new: &Seen,
-    base: Option<&Seen>,
+    txn: &TxnId,
+    made_unix_s: u64,
+) -> Result<(), CommandError> {
+    let archive = match args.archive {
+        super::args::ArchiveArg::None => None,
+        _ => Some(RawPath::from(archive_name(home, txn)?)),
+    };
+    let lines = audit::log_lines(&audit::Header {
+        home: &home.path.as_path().into(),
+        old: &home.identity.version.text,
+        new: &package.identity.version.text,
+        package: &new.path.as_path().into(),
+        txn: &txn.0,
+        archive: archive.as_ref(),
+    });
+    let expected = item_digest(&OsFs, &home.path.join("VERSION"), 2).map_err(|error| cannot_read(&error))?;
+    for (name, content) in audit::files(made_unix_s, &lines) {
+        surveyed.list.items.push(audit::item(&name, &content, expected));
+        surveyed.contents.insert(Digest::of(&content), content);
+    }
+    surveyed.list.items.sort_by(|a, b| a.to.cmp(&b.to));
+    Ok(())
+}
+
+/// What a survey is made of.
+struct Surveying<'a> {
+    home: &'a Home,
+    package: &'a Package,
+    old: &'a Manifest,
+    new: &'a Seen,
+    base: Option<&'a Seen>,
     licence_given: bool,
-) -> Result<Survey, CommandError> {
-    let raw_home = RawPath::from(home.path.as_path());
-    let unpacked = OsFs.stat(&new.path).is_ok_and(|meta| meta.kind == crate::effect::fs::Kind::Dir);
-    let unpacked = unpacked.then(|| RawPath::from(new.path.as_path()));
-    let texts = |seen: &Seen| {
-        let texts = seen.scanned.texts.clone();
-        move |path: &RawPath| Ok(texts.get(path).cloned())
-    };
-    let read_new = texts(new);
-    let read_base = base.map(texts);
-    let read_old = |path: &RawPath| read_through_links(&OsFs, &home.path.join(path.as_path()));
-    let mut input = SurveyInput {
-        layout: home.layout,
-        home: &raw_home,
-        unpacked: unpacked.as_ref(),
-        old: &home.identity,
-        new: &package.identity,
-        old_tree: Tree { manifest: old, read: &read_old },
-        new_tree: Tree { manifest: &new.scanned.manifest, read: &read_new },
-        base_tree: base
-            .zip(read_base.as_ref())
-            .map(|(base, read)| Tree { manifest: &base.scanned.manifest, read }),
-        licence_given,
-        hash: &mut |path| Ok(hash_file(&OsFs, &home.path.join(path.as_path()), &no_tick)?.1),
-        expect: &mut |path| item_digest(&OsFs, &home.path.join(path.as_path()), 2),
-    };
-    survey(&mut input).map_err(|error| cannot_read(&error))
+}
+
+impl Surveying<'_> {
+    fn survey(&self, decider: &mut Decider) -> Result<Survey, CommandError> {
+        let Self { home, new, base, .. } = self;
+        let raw_home = RawPath::from(home.path.as_path());
+        let unpacked = OsFs.stat(&new.path).is_ok_and(|meta| meta.kind == crate::effect::fs::Kind::Dir);
+        let unpacked = unpacked.then(|| RawPath::from(new.path.as_path()));
+        let read_new = |path: &RawPath| Ok(new.scanned.texts.get(path).cloned());
+        let read_base = |path: &RawPath| Ok(base.and_then(|base| base.scanned.texts.get(path).cloned()));
+        let read_old = |path: &RawPath| read_through_links(&OsFs, &home.path.join(path.as_path()));
+        let mut input = SurveyInput {
+            layout: home.layout,
+            home: &raw_home,
+            unpacked: unpacked.as_ref(),
+            old: &home.identity,
+            new: &self.package.identity,
+            old_tree: Tree { manifest: self.old, read: &read_old },
+            new_tree: Tree { manifest: &new.scanned.manifest, read: &read_new },
+            base_tree: base.map(|base| Tree { manifest: &base.scanned.manifest, read: &read_base }),
+            top: &new.scanned.top,
+            licence_given: self.licence_given,
+            renames: &new.renames,
+            decide: &mut |file, conflict| decider.decide(file, conflict),
+            hash: &mut |path| Ok(hash_file(&OsFs, &home.path.join(path.as_path()), &no_tick)?.1),
+            expect: &mut |path| item_digest(&OsFs, &home.path.join(path.as_path()), 2),
+        };
+        survey(&mut input).map_err(|error| cannot_read(&error))
+    }
 }
 
 fn plan_inputs(
     args: &UpgradeArgs,
     place: &Place,
-    home: &Home,
+    (home, package): (&Home, &Package),
     new: &Seen,
     cube: Option<(CubeCopy, CubeKept)>,
     txn: &TxnId,
@@ -375,8 +398,16 @@ fn plan_inputs(
         archive_when: args.archive.into(),
         archive: archive_name(home, txn)?.into(),
         start: !args.no_start,
-        start_timeout_s: args.start_timeout,
+        start_timeout_s: args.start_timeout.unwrap_or(start_timeout(home, package)),
+        home_only: args.role == Some(RoleArg::Secondary),
     })
+}
+
+/// How long a start may take, in seconds: the first one of release 3 on metadata of release 2 migrates them, which may
+/// take hours and must not be interrupted.
+fn start_timeout(home: &Home, package: &Package) -> u32 {
+    let pair = (home.identity.generation(), package.identity.generation());
+    if pair == (Some(Generation::Kap2), Some(Generation::Ke3)) { u32::MAX } else { 600 }
 }
 
 /// The name that the manual's way back expects, unless something has it already: that is not ours to replace.
@@ -393,6 +424,7 @@ fn owner_of(home: &Home) -> Result<Owner, CommandError> {
 
 fn header(
     txn: TxnId,
+    began_unix_s: u64,
     home: &Home,
     package: &Package,
     inputs: &PlanInputs,
@@ -401,7 +433,7 @@ fn header(
     Header {
         txn,
         kytx: env!("CARGO_PKG_VERSION").to_owned(),
-        began_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        began_unix_s,
         home: inputs.home.clone(),
         old_version: home.identity.version.to_string(),
         new_version: package.identity.version.to_string(),

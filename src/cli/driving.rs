@@ -4,17 +4,22 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
-use super::args::{OnFailure, OnUnfinishedJobs};
+use super::args::{OnFailure, OnUnfinishedJobs, OnUnhealthy};
+use super::by_hand;
+use super::cluster;
 use super::doomed::{Doomed, DoomedJournal};
 use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
 use super::progress::Meter;
+use super::service_check::{self, Checkup};
 use super::session::{self, Session, with_machine};
+use super::sources;
 use super::standing;
 use super::terminal::{result, tell};
 use crate::engine::{Control, DriveError, Event, How, MutationError, Rest, drive, record};
 use crate::journal::JournalError;
+use crate::kyligence::checkup::Check;
 use crate::kyligence::jobs::UnfinishedJobs;
 use crate::mutate::{Downtime, Machine};
 use crate::txn::{AbortReason, Direction, Mutation, Outcome, Phase, Record, StepId, Txn};
@@ -27,6 +32,8 @@ pub struct Driving<'a> {
     pub stop_before: Option<&'a str>,
     /// When to turn round by itself.
     pub turn: Turn,
+    /// How the service is looked at once everything is applied. `None`: not at all.
+    pub checkup: Option<&'a Checkup>,
 }
 
 /// When a run that upgrades turns round by itself.
@@ -58,12 +65,29 @@ impl Turn {
 
 /// Drives, reports, and says what to type.
 pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Exit, CommandError> {
-    let stop_before = how.stop_before.map(|name| step_named(&session.txn, name)).transpose()?;
+    cluster::publish(place, &session.txn);
+    let done = drive_and_report(session, place, how);
+    cluster::publish(place, &session.txn);
+    done
+}
+
+fn drive_and_report(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Exit, CommandError> {
+    let mut stop_before = how.stop_before.map(|name| step_named(&session.txn, name)).transpose()?;
+    if let (Phase::Applying, Some(start)) = (session.txn.phase(), start_of(&session.txn))
+        && let Some(why) = cluster::waits_for_the_primary(place)
+    {
+        tell(&format!(
+            "kytx: the new release is not started here: {why}; then `{}`",
+            place.command("resume")
+        ));
+        stop_before = Some(stop_before.map_or(start, |step| step.min(start)));
+    }
     let meter = Meter::new();
     let stop = session.stop.clone();
     if session.txn.phase().is_past_turning() {
         session.store.make_room();
     }
+    let mut checks = None;
     let (rest, downtime) = with_machine(place, how.command, &stop, &meter, |machine| {
         machine.overridden.extend(session.txn.header().overrides.iter().map(|given| given.check.clone()));
         let doomed = place.doomed.as_deref();
@@ -76,6 +100,18 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
             tell(&format!("kytx: undoing everything, as `{option}` says"));
             session.store.make_room();
             let abort = Record::Abort { reason: AbortReason::Failure { step: failed } };
+            rest = record(&mut session.txn, &mut session.store, &abort)
+                .and_then(|()| drive_once(session, machine, &meter, None, doomed));
+        }
+        if matches!(rest, Ok(Rest::Applied)) && doomed.is_none() {
+            checks = how.checkup.and_then(|checkup| look_at_service(place, &session.txn, checkup));
+        }
+        if let (Some((found, true)), Some(start)) = (&checks, start_of(&session.txn)) {
+            for line in service_check::lines(found) {
+                tell(&line);
+            }
+            tell("kytx: undoing everything, as `--on-unhealthy abort` says");
+            let abort = Record::Abort { reason: AbortReason::Failure { step: start } };
             rest = record(&mut session.txn, &mut session.store, &abort)
                 .and_then(|()| drive_once(session, machine, &meter, None, doomed));
         }
@@ -96,9 +132,31 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
             if matches!(rest, Rest::Ended(_)) {
                 session::finish(place, &session.txn);
             }
-            Ok(rested(rest, &session.txn, place, downtime))
+            let found = checks.map(|(found, _)| found).unwrap_or_default();
+            Ok(rested(rest, &session.txn, place, downtime, &found))
         }
         Err(error) => Err(failure(&error, &session.txn, place)),
+    }
+}
+
+/// The step that starts the new release.
+fn start_of(txn: &Txn) -> Option<StepId> {
+    txn.ids()
+        .find(|id| txn.step(*id).is_some_and(|step| matches!(step.mutation, Mutation::StartService { .. })))
+}
+
+/// What is found, and whether everything is to be undone for it. `None` where kytx has not started the service.
+fn look_at_service(place: &Place, txn: &Txn, checkup: &Checkup) -> Option<(Vec<Check>, bool)> {
+    start_of(txn)?;
+    match service_check::check(place, txn.header().home.as_path(), Some(txn), &checkup.credentials) {
+        Ok(found) => {
+            let turns = service_check::is_bad(&found) && checkup.on_unhealthy == OnUnhealthy::Abort;
+            Some((found, turns))
+        }
+        Err(error) => {
+            tell(&format!("kytx: the service was not looked at: {}", error.what));
+            None
+        }
     }
 }
 
@@ -160,11 +218,19 @@ pub fn step_named(txn: &Txn, name: &str) -> Result<StepId, CommandError> {
     })
 }
 
-fn rested(rest: Rest, txn: &Txn, place: &Place, downtime: Option<Downtime>) -> Exit {
+fn rested(rest: Rest, txn: &Txn, place: &Place, downtime: Option<Downtime>, checks: &[Check]) -> Exit {
     match rest {
         Rest::Applied => {
+            if !checks.is_empty() {
+                for line in service_check::lines(checks) {
+                    result(&line);
+                }
+                for line in service_check::reminder(txn.header().home.as_path(), place.home.as_deref()) {
+                    result(&line);
+                }
+            }
             applied(txn, place, downtime);
-            Exit::Done
+            if service_check::is_bad(checks) { Exit::Open } else { Exit::Done }
         }
         Rest::Ended(_) => {
             tell_downtime(downtime);
@@ -204,6 +270,9 @@ fn type_next(txn: &Txn, place: &Place) {
 
 /// The last lines of a successful upgrade.
 pub fn applied(txn: &Txn, place: &Place, downtime: Option<Downtime>) {
+    for line in by_hand::lines(txn, place).into_iter().chain(sources::lines(txn, place)) {
+        result(&line);
+    }
     let archive = txn.steps().iter().find_map(|step| match &step.mutation {
         Mutation::ArchiveTree { archive, .. } => Some(archive),
         _ => None,

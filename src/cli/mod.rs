@@ -2,13 +2,17 @@
 
 mod abort;
 mod args;
+mod audit;
 mod begin;
 mod beside;
+mod by_hand;
 mod check;
 mod claim;
+mod cluster;
 mod commit;
 mod cube;
 mod demo;
+mod diff;
 mod doomed;
 mod draft;
 mod driving;
@@ -18,6 +22,9 @@ mod facts;
 mod inquiry;
 mod jobs;
 mod log;
+mod losses;
+mod merging;
+mod packages;
 mod place;
 mod plan;
 mod procedure;
@@ -25,12 +32,16 @@ mod progress;
 mod rehearse;
 mod resume;
 mod scratch;
+mod service_check;
 mod session;
+mod sources;
 mod standing;
 mod status;
 mod terminal;
 mod verify;
 mod verify_cluster;
+mod verify_service;
+mod wrapper;
 
 use std::process::ExitCode;
 
@@ -38,7 +49,8 @@ use clap::Parser;
 
 pub use exit::Exit;
 
-use args::{Cli, Command};
+use crate::effect::env_script;
+use args::{Cli, Command, JobsArgs};
 use error::CommandError;
 
 /// Runs the program: reads the command line, does what it says, and returns the exit code.
@@ -51,6 +63,10 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage as u8));
         }
     };
+    if let Some(error) = run_env_script(&cli.command) {
+        error.print();
+        return error.exit.into();
+    }
     match run(cli.command) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -60,9 +76,28 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Becomes the same command in the environment of `--env-script`, once. Returns only if that failed.
+fn run_env_script(command: &Command) -> Option<CommandError> {
+    let script = command.which()?.env_script.as_deref()?;
+    let done = std::env::var_os(env_script::MARK);
+    let refuse = |cause: &std::io::Error| {
+        CommandError::refused(format!("cannot run the script `{}`", script.display()))
+            .because(cause)
+            .hint("--env-script FILE, with a script for bash that ends with 0")
+    };
+    let path = match std::path::absolute(script) {
+        Ok(path) => path,
+        Err(error) => return Some(refuse(&error)),
+    };
+    if done.as_deref() == Some(path.as_os_str()) {
+        return None;
+    }
+    Some(refuse(&env_script::again_after(&path, std::env::args_os().skip(1))))
+}
+
 fn run(command: Command) -> Result<Exit, CommandError> {
     match command {
-        Command::Plan { upgrade, out, json } => plan::run(&upgrade, out.as_deref(), json),
+        Command::Plan { upgrade, out, diff, json } => plan::run(&upgrade, &plan::Options { out, diff, json }),
         Command::Check { upgrade, json } => check::run(&upgrade, json),
         Command::Begin {
             upgrade,
@@ -71,12 +106,14 @@ fn run(command: Command) -> Result<Exit, CommandError> {
             stop_before,
             on_failure,
             on_unfinished_jobs,
+            on_unhealthy,
             discard_jobs,
             wait_for_jobs,
         } => {
             let settle = jobs::Settle { discard: discard_jobs, wait_s: wait_for_jobs, silent };
             let turn = driving::Turn { on_failure, on_unfinished_jobs };
-            begin::run(&upgrade, &begin::Options { silent, plan, stop_before, turn, settle })
+            let options = begin::Options { silent, plan, stop_before, turn, settle, on_unhealthy };
+            begin::run(&upgrade, &options)
         }
         Command::Resume { which, stop_before, on_failure, on_unfinished_jobs } => {
             let turn = driving::Turn { on_failure, on_unfinished_jobs };
@@ -84,7 +121,12 @@ fn run(command: Command) -> Result<Exit, CommandError> {
         }
         Command::Abort { which, yes, dry_run } => abort::run(&which, yes, dry_run),
         Command::Commit { which, yes, keep } => commit::run(&which, yes, &keep),
-        Command::Verify { which, level, json } => verify::run(&which, level, json),
+        Command::Verify { which, service: true, user, password_file, json, .. } => {
+            let who = JobsArgs { user, password_file, jobs_finished: false };
+            verify_service::run(&which, &who, json)
+        }
+        Command::Verify { which, level, json, .. } => verify::run(&which, level, json),
+        Command::Wrapper { new_home } => wrapper::run(&new_home),
         Command::Status { which, json } => status::run(&which, json),
         Command::Log { which, json } => log::run(&which, json),
         Command::Demo { dir, keep } => demo::run(dir, keep),

@@ -1,23 +1,25 @@
 //! `kytx plan`: everything `begin` does up to the confirmation.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::args::UpgradeArgs;
 use super::check::finding_lines;
-use super::draft::{Draft, draft};
+use super::diff;
+use super::draft::{Draft, Planned, draft};
 use super::error::CommandError;
 use super::exit::Exit;
+use super::merging::Decider;
 use super::place::{Place, absolute};
 use super::progress::Meter;
-use super::terminal::result;
+use super::terminal::{is_coloured, result};
 use crate::digest::Digest;
 use crate::effect::fs::read_file;
 use crate::effect::os::OsFs;
 use crate::effect::tree::atomic_write;
-use crate::kyligence::carry::NoteKind;
-use crate::kyligence::merge::KeyReason;
+use crate::kyligence::carry::{Note, NoteKind};
+use crate::kyligence::merge::{KeyChange, KeyReason};
 use crate::kyligence::preflight::blocks;
 use crate::raw_path::RawPath;
 use crate::txn::{Stage, Step, TxnId};
@@ -35,25 +37,50 @@ pub struct SavedPlan {
     pub plan: Digest,
     /// The steps, to say what differs.
     pub steps: Vec<Step>,
+    /// When it was made, in seconds since 1970: what `--audit` writes is in the plan, and has this time.
+    #[serde(default)]
+    pub made_unix_s: u64,
+}
+
+impl SavedPlan {
+    /// What a draft that is to be the same must have from it.
+    pub fn planned(&self) -> Planned {
+        Planned { txn: self.transaction.clone(), made_unix_s: self.made_unix_s }
+    }
 }
 
 /// The schema's name of a saved plan.
 const SAVED_SCHEMA: &str = "kytx.saved-plan.v1";
 
+/// What to print, and where to keep it.
+pub struct Options {
+    /// Save the plan there.
+    pub out: Option<PathBuf>,
+    /// Show merged files line by line.
+    pub diff: bool,
+    /// Print JSON.
+    pub json: bool,
+}
+
 /// Runs the command.
-pub fn run(args: &UpgradeArgs, out: Option<&Path>, json: bool) -> Result<Exit, CommandError> {
+pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> {
     let place = Place::of(&args.which)?;
     let meter = Meter::new();
-    let draft = draft(args, &place, None, &meter)?;
+    let draft = draft(args, &place, None, &meter, &mut Decider::preview(args.merge))?;
     meter.clear();
-    if let Some(out) = out {
+    if let Some(out) = &options.out {
         save(&draft, out)?;
     }
-    if json {
+    if options.json {
         result(&serde_json::to_string_pretty(&draft).expect("BUG: a draft has a JSON form"));
     } else {
         for line in lines(&draft) {
             result(&line);
+        }
+        if options.diff {
+            for line in diff::lines(&draft, is_coloured())? {
+                result(&line);
+            }
         }
     }
     Ok(if blocks(&draft.findings, &draft.overridden) { Exit::Refused } else { Exit::Done })
@@ -65,6 +92,7 @@ fn save(draft: &Draft, out: &Path) -> Result<(), CommandError> {
         transaction: draft.header.txn.clone(),
         plan: draft.plan,
         steps: draft.steps.clone(),
+        made_unix_s: draft.header.began_unix_s,
     };
     let text = serde_json::to_vec_pretty(&saved).expect("BUG: a plan has a JSON form");
     atomic_write(&OsFs, &absolute(out)?, &text, 0o600).map_err(|error| {
@@ -157,19 +185,40 @@ fn carried_lines(draft: &Draft) -> Vec<String> {
         let notes: Vec<_> = draft.carry.notes.iter().filter(|note| note.kind == kind).collect();
         if !notes.is_empty() {
             lines.push(heading.to_owned());
-            lines.extend(notes.iter().map(|note| format!("  {}: {}", note.path, note.text)));
+            for note in notes {
+                lines.push(format!("  {}: {}", note.path, note.text));
+                lines.extend(by_hand_lines(note));
+            }
         }
     }
     lines
 }
 
+/// The values of a note that must be carried over by hand: key, old, new.
+pub fn by_hand_lines(note: &Note) -> impl Iterator<Item = String> + '_ {
+    let show = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
+    note.by_hand
+        .iter()
+        .map(move |value| format!("    {}: old {} | new {}", value.key, show(&value.old), show(&value.new)))
+}
+
 fn property_lines(draft: &Draft) -> Vec<String> {
-    if draft.properties.is_empty() {
-        return Vec::new();
+    let mut lines = Vec::new();
+    if !draft.properties.is_empty() {
+        lines.push("`kylin.properties`, key by key:".to_owned());
+        lines.extend(change_lines(&draft.properties));
     }
-    let mut lines = vec!["`kylin.properties`, key by key:".to_owned()];
+    for merged in &draft.merged {
+        lines.push(format!("`{}`, value by value:", merged.file));
+        lines.extend(change_lines(&merged.changes));
+    }
+    lines.extend(Decider::lines(&draft.conflicts));
+    lines
+}
+
+fn change_lines(changes: &[KeyChange]) -> Vec<String> {
     let value = |value: &Option<String>| value.clone().unwrap_or_else(|| "(none)".to_owned());
-    lines.extend(draft.properties.iter().map(|change| {
+    let line = |change: &KeyChange| {
         let why = match change.why {
             KeyReason::OperatorKept => "your value is kept",
             KeyReason::OldKept => "the old value is kept",
@@ -179,14 +228,16 @@ fn property_lines(draft: &Draft) -> Vec<String> {
             KeyReason::NewDefault => "the new release's value",
             KeyReason::NewKey => "new",
             KeyReason::RemovedByRelease => "the new release has it no more",
+            KeyReason::ReleaseChosen => "the new release's value, as chosen",
         };
+        let formerly = change.formerly.as_ref().map(|key| format!(" (formerly {key})")).unwrap_or_default();
         format!(
-            "  {}: {} | {} -> {} ({why})",
+            "  {}{formerly}: {} | {} -> {} ({why})",
             change.key,
             value(&change.old),
             value(&change.new),
             value(&change.merged)
         )
-    }));
-    lines
+    };
+    changes.iter().map(line).collect()
 }

@@ -125,7 +125,8 @@ fn named_by(home: &Home, file: &str, processes: &Processes) -> Vec<u32> {
         .collect()
 }
 
-fn watchdogs(home: &Home, named: Option<&Path>, processes: &Processes) -> Watchdogs {
+/// What brings a stopped service back, or works in the home on its own.
+pub fn watchdogs(home: &Home, named: Option<&Path>, processes: &Processes) -> Watchdogs {
     let mut homes = vec![RawPath::from(home.path.as_path())];
     homes.extend(named.and_then(|named| std::path::absolute(named).ok()).map(RawPath::from));
     let version = &home.identity.version;

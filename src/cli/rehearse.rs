@@ -17,11 +17,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::args::{ArchiveArg, CubeBackup, UpgradeArgs};
+use super::args::{ArchiveArg, CubeBackup, MergeArg, UpgradeArgs};
 use super::check::finding_lines;
 use super::draft::{Draft, draft};
 use super::error::CommandError;
 use super::exit::Exit;
+use super::merging::Decider;
 use super::place::{Place, absolute};
 use super::plan;
 use super::progress::Meter;
@@ -72,7 +73,8 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     let dir = check_dir(&place, &options.dir)?;
     let saved = options.plan.as_deref().map(plan::load).transpose()?;
     let meter = Meter::new();
-    let draft = draft(args, &place, saved.as_ref().map(|saved| saved.transaction.clone()), &meter)?;
+    let planned = saved.as_ref().map(plan::SavedPlan::planned);
+    let draft = draft(args, &place, planned, &meter, &mut Decider::preview(args.merge))?;
     if let Some(saved) = &saved {
         plan::check_unmoved(saved, &draft)?;
     }
@@ -184,10 +186,12 @@ fn rehearse(
     meter.clear();
     let words = begin_words(args, &copied, &made.package);
     let mut remarks = made.remarks;
-    let which = super::args::WhichArgs { home: Some(copied.clone()), state_dir: None, doom: None };
+    let which =
+        super::args::WhichArgs { home: Some(copied.clone()), state_dir: None, env_script: None, doom: None };
     let copy_args = UpgradeArgs { which, package: made.package, ..args.clone() };
     let place = Place::of(&copy_args.which)?;
-    remarks.extend(check_plan(real, &draft(&copy_args, &place, None, &meter)?)?);
+    let planned = draft(&copy_args, &place, None, &meter, &mut Decider::preview(args.merge))?;
+    remarks.extend(check_plan(real, &planned)?);
     meter.clear();
     let report = Report::new(real, dir, options.seed, space, remarks);
     let rehearsal =
@@ -259,6 +263,10 @@ fn begin_words(args: &UpgradeArgs, home: &Path, package: &Path) -> Vec<OsString>
     if let Some(licence) = &args.licence {
         words.extend(["--licence".into(), absolute(licence).unwrap_or_else(|_| licence.clone()).into()]);
     }
+    // A rehearsal asks nothing; a question's answer would change values, and no step.
+    if args.merge == MergeArg::Theirs {
+        words.extend(["--merge", "theirs"].map(OsString::from));
+    }
     words.extend(args.reinstall.then(|| "--reinstall".into()));
     words.extend(args.no_start.then(|| "--no-start".into()));
     let archive = match args.archive {
@@ -272,8 +280,10 @@ fn begin_words(args: &UpgradeArgs, home: &Path, package: &Path) -> Vec<OsString>
         CubeBackup::Distcp | CubeBackup::Snapshot | CubeBackup::Both => "distcp",
         CubeBackup::None => "none",
     };
-    words.extend(["--archive", archive, "--cube-backup", cube, "--start-timeout"].map(OsString::from));
-    words.push(args.start_timeout.to_string().into());
+    words.extend(["--archive", archive, "--cube-backup", cube].map(OsString::from));
+    if let Some(limit_s) = args.start_timeout {
+        words.extend(["--start-timeout".into(), limit_s.to_string().into()]);
+    }
     for given in &args.overrides {
         words.extend(["--override".into(), given.into()]);
     }

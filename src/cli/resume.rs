@@ -1,10 +1,11 @@
 //! `kytx resume`: goes on with an interrupted upgrade, abort or commit.
 
-use super::args::WhichArgs;
+use super::args::{OnUnhealthy, WhichArgs};
 use super::claim;
 use super::driving::{self, Driving, Turn};
 use super::error::CommandError;
 use super::exit::Exit;
+use super::service_check::Checkup;
 use super::session::Session;
 use super::standing;
 use crate::txn::Phase;
@@ -25,7 +26,10 @@ pub fn run(which: &WhichArgs, stop_before: Option<&str>, turn: Turn) -> Result<E
         }
         Phase::Planning | Phase::Applying | Phase::Aborting | Phase::Committing => {
             session.tell();
-            driving::run(&mut session, &place, &Driving { command: "resume", stop_before, turn })
+            // Nobody's password outlives a run: what needs a user is asked by `kytx verify --service`.
+            let checkup = Checkup { credentials: Ok(None), on_unhealthy: OnUnhealthy::Stop };
+            let how = Driving { command: "resume", stop_before, turn, checkup: Some(&checkup) };
+            driving::run(&mut session, &place, &how)
         }
     }
 }

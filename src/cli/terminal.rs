@@ -37,6 +37,29 @@ pub fn ask(question: &str) -> bool {
     is_yes(&answer)
 }
 
+/// Asks until one of the answers is given, by its letter or its word; the answer's place, or `None` at the end of
+/// input.
+pub fn choose(question: &str, answers: &[(&str, &str)]) -> Option<usize> {
+    loop {
+        let _ = write!(io::stderr().lock(), "{question} > ");
+        let mut answer = String::new();
+        if !io::stdin().lock().read_line(&mut answer).is_ok_and(|length| length > 0) {
+            tell("");
+            return None;
+        }
+        let answer = answer.trim();
+        let found = answers.iter().position(|(letter, word)| answer == *letter || answer == *word);
+        if found.is_some() {
+            return found;
+        }
+    }
+}
+
+/// Whether the result is read by a person, who may be shown colours.
+pub fn is_coloured() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
 fn is_yes(answer: &str) -> bool {
     matches!(answer.trim(), "y" | "Y" | "yes" | "Yes" | "YES")
 }

@@ -65,6 +65,20 @@ pub struct Note {
     pub path: RawPath,
     /// A sentence without its full stop.
     pub text: String,
+    /// The values in it that must be carried over by hand, as far as they can be told. Secrets are masked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_hand: Vec<ByHand>,
+}
+
+/// A value that somebody must carry over by hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByHand {
+    /// Its key.
+    pub key: String,
+    /// Its value in the old home.
+    pub old: Option<String>,
+    /// Its value in the new release.
+    pub new: Option<String>,
 }
 
 /// What kind of note it is.

@@ -3,13 +3,15 @@
 //! Nothing in the product does it: its script overwrites the new file with the old one, so new defaults and new keys
 //! are lost. With the old package's own file as the base, keys that the operator changed keep their value and all
 //! others take the new release's. Without it nobody can tell an operator's value from an old default, so every old
-//! value that differs wins; that keeps behaviour as it was, and the preview says what it cost.
+//! value that differs wins; that keeps behaviour as it was, and the preview says what it cost. Where both sides changed
+//! a key, the caller says whose value wins.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::properties::Properties;
+use super::renamed::Renames;
 use super::secrets::mask_value;
 
 /// What happened to one key, for the preview. Values are masked.
@@ -17,6 +19,9 @@ use super::secrets::mask_value;
 pub struct KeyChange {
     /// The key.
     pub key: String,
+    /// Its name in the old file, if the new release has given it another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formerly: Option<String>,
     /// Its value in the old file.
     pub old: Option<String>,
     /// Its value in the new release's file.
@@ -47,7 +52,38 @@ pub enum KeyReason {
     NewKey,
     /// The operator had not changed it and the new release's file has it no more.
     RemovedByRelease,
+    /// Operator and release had both changed it, and the release's value was chosen.
+    ReleaseChosen,
 }
+
+/// Whose value wins where operator and release both changed a key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// The operator's.
+    #[default]
+    Ours,
+    /// The new release's.
+    Theirs,
+}
+
+/// A key that both sides changed. Values are masked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The key, by its name in the new release.
+    pub key: String,
+    /// What the old package had; `None` too where that is not known.
+    pub base: Option<String>,
+    /// What the operator has.
+    pub ours: Option<String>,
+    /// What the new release has.
+    pub theirs: Option<String>,
+    /// Whether the old package is known. If not, the operator's value may be an old default.
+    pub base_known: bool,
+}
+
+/// Decides conflicts.
+pub type Decide<'a> = dyn FnMut(&Conflict) -> Side + 'a;
 
 /// A merged file and what the merge did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,23 +94,47 @@ pub struct Merged {
     pub changes: Vec<KeyChange>,
 }
 
+/// Keys that say where this instance's data are. The new release's defaults point to another instance's, so they are
+/// never in question.
+const OF_THE_SITE: [&str; 3] =
+    ["kylin.metadata.url", "kylin.env.hdfs-working-dir", "kylin.env.zookeeper-connect-string"];
+
 /// Written above the keys that the new release's file does not have.
 const KEPT_HEADING: &str = "Kept from the previous release";
 
-/// Merges the old file into the new release's. `base` is the file as the old package shipped it, if that is known.
+/// Merges the old file into the new release's, the operator's value winning every conflict. `base` is the file as the
+/// old package shipped it, if that is known.
 pub fn merge(base: Option<&Properties>, old: &Properties, new: &Properties) -> Merged {
-    let (old_values, new_values) = (old.to_map(), new.to_map());
-    let base_values = base.map(Properties::to_map);
+    merge_with(base, old, new, &Renames::default(), &mut |_| Side::Ours)
+}
+
+/// The same, keys that were given another name in the new release taken together, and conflicts decided by the caller.
+pub fn merge_with(
+    base: Option<&Properties>,
+    old: &Properties,
+    new: &Properties,
+    renames: &Renames,
+    decide: &mut Decide<'_>,
+) -> Merged {
+    let new_values = new.to_map();
+    let (old_values, base_values) = (old.to_map(), base.map(Properties::to_map));
+    let files: Vec<_> = base_values.iter().chain([&old_values]).collect();
+    let moves = renames.moves(&files, &new_values);
+    let formerly: BTreeMap<&String, &String> =
+        moves.iter().filter(|(old, _)| old_values.contains_key(*old)).map(|(old, new)| (new, old)).collect();
+    let under_new_names = |values: BTreeMap<String, String>| -> BTreeMap<String, String> {
+        values.into_iter().map(|(key, value)| (moves.get(&key).cloned().unwrap_or(key), value)).collect()
+    };
+    let (old_values, base_values) =
+        (under_new_names(old_values.clone()), base_values.clone().map(under_new_names));
     let keys: BTreeSet<&String> =
         old_values.keys().chain(new_values.keys()).chain(base_values.iter().flat_map(|b| b.keys())).collect();
     let mut merged = Merged { file: new.clone(), changes: Vec::new() };
     let mut headed = false;
     for key in keys {
+        let base = base_values.as_ref().map(|base| base.get(key));
         let (old, new) = (old_values.get(key), new_values.get(key));
-        let (value, why) = match &base_values {
-            Some(base) => three_way(base.get(key), old, new),
-            None => two_way(old, new),
-        };
+        let (value, why) = merge_value(key, base, old, new, decide);
         match value {
             Some(value) if new.is_some() => merged.file.set(key, value),
             Some(value) => {
@@ -88,10 +148,11 @@ pub fn merge(base: Option<&Properties>, old: &Properties, new: &Properties) -> M
                 merged.file.remove(key);
             }
         }
-        if old != new || value != new {
+        if old != new || value != new || formerly.contains_key(key) {
             let mask = |value: Option<&String>| value.map(|value| mask_value(key, value));
             merged.changes.push(KeyChange {
                 key: key.clone(),
+                formerly: formerly.get(key).map(|old| (*old).clone()),
                 old: mask(old),
                 new: mask(new),
                 merged: mask(value),
@@ -102,9 +163,55 @@ pub fn merge(base: Option<&Properties>, old: &Properties, new: &Properties) -> M
     merged
 }
 
+/// What differs between two sets of values, for somebody who must carry it over by hand. Values are masked.
+pub fn differences(
+    old: &BTreeMap<String, String>,
+    new: &BTreeMap<String, String>,
+) -> Vec<(String, Option<String>, Option<String>)> {
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let mask = |key: &String, value: Option<&String>| value.map(|value| mask_value(key, value));
+    keys.into_iter()
+        .filter(|key| old.get(*key) != new.get(*key))
+        .map(|key| (key.clone(), mask(key, old.get(key)), mask(key, new.get(key))))
+        .collect()
+}
+
 type Value<'a> = Option<&'a String>;
 
-fn three_way<'a>(base: Value<'a>, old: Value<'a>, new: Value<'a>) -> (Value<'a>, KeyReason) {
+/// Merges one value. `base` is `None` if the old package is not known.
+pub(super) fn merge_value<'a>(
+    key: &str,
+    base: Option<Value<'_>>,
+    old: Value<'a>,
+    new: Value<'a>,
+    decide: &mut Decide<'_>,
+) -> (Value<'a>, KeyReason) {
+    let (value, why) = match base {
+        Some(base) => three_way(base, old, new),
+        None => two_way(old, new),
+    };
+    let is_conflict = match base {
+        Some(base) => old != base && new != base && old != new,
+        None => old.is_some() && new.is_some() && old != new,
+    };
+    if !is_conflict || OF_THE_SITE.contains(&key) {
+        return (value, why);
+    }
+    let mask = |value: Option<&String>| value.map(|value| mask_value(key, value));
+    let conflict = Conflict {
+        key: key.to_owned(),
+        base: mask(base.flatten()),
+        ours: mask(old),
+        theirs: mask(new),
+        base_known: base.is_some(),
+    };
+    match decide(&conflict) {
+        Side::Ours => (value, why),
+        Side::Theirs => (new, KeyReason::ReleaseChosen),
+    }
+}
+
+fn three_way<'a>(base: Value<'_>, old: Value<'a>, new: Value<'a>) -> (Value<'a>, KeyReason) {
     let untouched = old == base;
     match (old, new) {
         (Some(_), Some(_)) if untouched => (new, KeyReason::NewDefault),
@@ -188,5 +295,36 @@ mod tests {
         let new = file("a : 1\r\n\r\n# c\r\n");
         let merged = merge(None, &file("a=1\n"), &new);
         assert_eq!((merged.file, merged.changes), (new, vec![]));
+    }
+
+    #[test]
+    fn a_conflict_is_decided_by_the_caller_and_a_key_of_the_site_is_none() {
+        let base = file("a=1\nkylin.metadata.url=x@hbase\nuntouched=1\ngone=1\n");
+        let old = file("a=mine\nkylin.metadata.url=my@jdbc\nuntouched=1\ngone=mine\n");
+        let new = file("a=2\nkylin.metadata.url=y@hbase\nuntouched=2\n");
+        let mut asked = Vec::new();
+        let merged = merge_with(Some(&base), &old, &new, &Renames::default(), &mut |conflict| {
+            asked.push(conflict.key.clone());
+            Side::Theirs
+        });
+        assert_eq!(asked, ["a", "gone"]);
+        let text = String::from_utf8(merged.file.render()).unwrap();
+        assert_eq!(text, "a=2\nkylin.metadata.url=my@jdbc\nuntouched=2\n");
+        assert_eq!(change(&merged, "a").unwrap().why, KeyReason::ReleaseChosen);
+    }
+
+    #[test]
+    fn a_renamed_key_takes_the_operators_value_to_its_new_name() {
+        let renames = Renames::parse(b"kap.old=kylin.new\nkap.family.=kylin.family.\n");
+        let base = file("kap.old=1\nkap.family.x=1\n");
+        let old = file("kap.old=mine\nkap.family.x=1\n");
+        let new = file("# c\nkylin.new=1\nkylin.family.x=2\n");
+        let merged = merge_with(Some(&base), &old, &new, &renames, &mut |_| Side::Ours);
+        let text = String::from_utf8(merged.file.render()).unwrap();
+        assert_eq!(text, "# c\nkylin.new=mine\nkylin.family.x=2\n");
+        assert_eq!(change(&merged, "kylin.new").unwrap().formerly.as_deref(), Some("kap.old"));
+        // Without the table both would stand in the file, and which one counts would be the product's secret.
+        let without = merge(Some(&base), &old, &new);
+        assert!(String::from_utf8(without.file.render()).unwrap().contains("kap.old=mine"));
     }
 }

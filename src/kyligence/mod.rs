@@ -6,11 +6,15 @@
 //! merge, a tool's output) is a pure function on that text.
 
 pub mod carry;
+pub mod checkup;
+pub mod components;
 pub mod home;
+pub mod jar;
 pub mod java;
 pub mod jobs;
 pub mod listing;
 pub mod merge;
+pub mod merge_xml;
 pub mod metadata;
 pub mod metadata_output;
 pub mod metadata_url;
@@ -18,9 +22,12 @@ pub mod planner;
 pub mod preflight;
 pub mod process;
 pub mod properties;
+pub mod renamed;
 pub mod rest;
 pub mod scan;
 pub mod secrets;
 pub mod service;
+pub mod smoke;
 pub mod survey;
 pub mod version;
+pub mod xml;

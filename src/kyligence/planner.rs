@@ -72,6 +72,8 @@ pub struct PlanInputs {
     pub start: bool,
     /// How long to wait for a service that was started, in seconds.
     pub start_timeout_s: u32,
+    /// Whether the home alone is changed: another node of the cluster backs up what they share.
+    pub home_only: bool,
 }
 
 /// The list of steps. The order is the argument:
@@ -135,7 +137,10 @@ fn downtime(inputs: &PlanInputs) -> Vec<Step> {
     let home = &inputs.home;
     let stop = Mutation::StopService { home: home.clone(), start_timeout_s: inputs.start_timeout_s };
     let metadata = Mutation::BackUpMetadata { home: home.clone(), backup: inputs.metadata_backup.clone() };
-    let mut steps = vec![apply("stop-service", stop), apply("back-up-metadata", metadata)];
+    let mut steps = vec![apply("stop-service", stop)];
+    if !inputs.home_only {
+        steps.push(apply("back-up-metadata", metadata));
+    }
     if let Some((cube, kept)) = &inputs.cube {
         if kept.has_snapshot() {
             steps.push(apply("snapshot-cube-data", Mutation::SnapshotCubeData { cube: cube.clone() }));
@@ -156,7 +161,10 @@ fn downtime(inputs: &PlanInputs) -> Vec<Step> {
         effective_from: StepId(0),
     };
     let exchange = Mutation::ExchangeTrees { live: home.clone(), spare: inputs.spare.clone() };
-    steps.extend([apply("hand-over-data", hand_over), apply("exchange-trees", exchange)]);
+    if !inputs.home_only {
+        steps.push(apply("hand-over-data", hand_over));
+    }
+    steps.push(apply("exchange-trees", exchange));
     steps
 }
 
@@ -166,8 +174,10 @@ fn cleanup(inputs: &PlanInputs) -> Vec<Step> {
     if inputs.archive_when != ArchiveWhen::None {
         steps.push(step("discard-archive", Mutation::DiscardFile { file: inputs.archive.clone() }));
     }
-    let metadata = Mutation::DiscardTree { tree: inputs.metadata_backup.clone() };
-    steps.push(step("discard-metadata-backup", metadata));
+    if !inputs.home_only {
+        let metadata = Mutation::DiscardTree { tree: inputs.metadata_backup.clone() };
+        steps.push(step("discard-metadata-backup", metadata));
+    }
     if let Some((cube, kept)) = &inputs.cube {
         if kept.has_copy() {
             steps.push(step("discard-cube-data", Mutation::DiscardCubeData { root: cube.root.clone() }));
@@ -219,6 +229,7 @@ mod tests {
             archive: "/opt/ke.backup.tar.gz".into(),
             start,
             start_timeout_s: 600,
+            home_only: false,
         }
     }
 
@@ -273,6 +284,24 @@ mod tests {
         {
             assert!(!minor.iter().any(|name| name == absent), "{absent}");
         }
+    }
+
+    #[test]
+    fn a_secondary_node_changes_its_home_alone() {
+        let mut inputs = inputs(false, ArchiveWhen::After, true);
+        inputs.home_only = true;
+        let expected = [
+            "stage-tree",
+            "carry-customisations",
+            "stop-service",
+            "settle-customisations",
+            "exchange-trees",
+            "start-service",
+            "archive-tree",
+            "discard-old-tree",
+            "discard-archive",
+        ];
+        assert_eq!(names(&inputs), expected);
     }
 
     #[test]

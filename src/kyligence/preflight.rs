@@ -4,6 +4,7 @@
 //! to be unknown, never passed over: "no instance runs on another node" is the operator's word.
 
 mod cluster;
+pub mod nodes;
 pub mod procedure;
 pub mod watchdogs;
 
@@ -56,6 +57,10 @@ pub enum CheckId {
     P17,
     /// The metadata are healthy.
     P18,
+    /// No carried configuration names the path to which the package was unpacked.
+    C1,
+    /// The nodes of a cluster are upgraded in their order, and to the same release.
+    C2,
 }
 
 /// How bad a finding is.
@@ -154,6 +159,32 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
         cluster::judge(asked, &mut findings);
     }
     sorted(findings)
+}
+
+/// What is wrong with carried configuration: files that name the path to which the package was unpacked, where nothing
+/// will be after the swap.
+pub fn judge_carried(unpacked: &[(RawPath, Vec<usize>)]) -> Vec<Finding> {
+    let places: Vec<String> = unpacked
+        .iter()
+        .map(|(path, lines)| {
+            let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+            format!("`{path}`, line {}", lines.join(", "))
+        })
+        .collect();
+    if places.is_empty() {
+        return Vec::new();
+    }
+    vec![Finding {
+        id: CheckId::C1,
+        severity: Severity::Block,
+        certain: Certainty::Proved,
+        overridable: true,
+        what: format!(
+            "carried configuration names the path to which the package was unpacked, where nothing will be: {}",
+            places.join("; ")
+        ),
+        fix: "name the home's own path there: the new release takes it".to_owned(),
+    }]
 }
 
 /// The worst first, and then by their numbers.

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 
+use super::secrets::{mask_text, mask_value};
+
 /// A properties file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties {
@@ -65,6 +67,21 @@ impl Properties {
     /// All keys with the values that count.
     pub fn to_map(&self) -> BTreeMap<String, String> {
         self.pairs().map(|pair| (pair.key.clone(), pair.value.clone())).collect()
+    }
+
+    /// The logical lines as they may be shown: a line with a secret as `key=***`.
+    pub fn shown_lines(&self) -> Vec<String> {
+        let show = |line: &Line| {
+            let raw = String::from_utf8_lossy(&line.raw).trim_end_matches(['\n', '\r']).to_owned();
+            match &line.pair {
+                Some(pair) => {
+                    let masked = mask_value(&pair.key, &pair.value);
+                    if masked == pair.value { raw } else { format!("{}={masked}", pair.key) }
+                }
+                None => mask_text(&raw),
+            }
+        };
+        self.lines.iter().map(show).collect()
     }
 
     /// Sets a key. The line that counts keeps its indentation, key and separator; nothing at all changes if it has the

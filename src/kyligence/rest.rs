@@ -22,6 +22,9 @@ pub const REQUEST_LIMIT: Duration = Duration::from_secs(10);
 /// The longest answer that is read. A page of a hundred jobs with their steps has some hundred kilobytes.
 const ANSWER_LIMIT_BYTES: u64 = 16 << 20;
 
+/// Elements of one page of a list.
+const PAGE: usize = 100;
+
 /// How much of a refusal's text is repeated.
 const QUOTED_CHARS: usize = 200;
 
@@ -183,6 +186,36 @@ impl Rest {
         self.finish(request.send(body.to_string()))
     }
 
+    /// The same for a question that takes a body.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value, RestError> {
+        let request = self.agent()?.post(self.url(path));
+        let request = self.with_headers(request).header("Content-Type", "application/json;charset=utf-8");
+        self.finish(request.send(body.to_string()))
+    }
+
+    /// Every element of a list that comes in pages, at most `limit` of them. `name` is what an envelope calls the list.
+    pub fn all(&self, path: &str, name: &str, limit: usize) -> Result<Vec<Value>, RestError> {
+        let mut found: Vec<Value> = Vec::new();
+        for page in 0.. {
+            let query = match self.dialect {
+                Dialect::V2 => format!("pageOffset={page}&pageSize={PAGE}"),
+                Dialect::Bare => format!("offset={}&limit={PAGE}", page * PAGE),
+                Dialect::V4 => format!("page_offset={page}&page_size={PAGE}"),
+            };
+            let answer = self.get(&format!("{path}?{query}"))?;
+            let (list, total) = list_of(&answer, name).ok_or(RestError::Shape { missing: "list" })?;
+            // A service that knows no pages answers everything each time.
+            if list.is_empty() || found.last() == list.last() {
+                break;
+            }
+            found.extend(list.iter().cloned());
+            if list.len() < PAGE || found.len() >= limit || total.is_some_and(|total| found.len() >= total) {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     fn agent(&self) -> Result<ureq::Agent, RestError> {
         if self.tls {
             return Err(RestError::Tls { port: self.port });
@@ -246,6 +279,16 @@ impl Rest {
         }
         value.get("data").cloned().ok_or(RestError::Shape { missing: "`data`" })
     }
+}
+
+/// A list in an answer, bare or under its name, and how many elements there are in all, where that is said.
+fn list_of<'a>(answer: &'a Value, name: &str) -> Option<(&'a Vec<Value>, Option<usize>)> {
+    if let Some(list) = answer.as_array() {
+        return Some((list, None));
+    }
+    let list = [name, "value"].iter().find_map(|name| answer.get(*name)?.as_array())?;
+    let total = ["size", "total_size"].iter().find_map(|name| answer.get(*name)?.as_u64());
+    Some((list, total.map(|total| usize::try_from(total).unwrap_or(usize::MAX))))
 }
 
 /// What a refusal says, without secrets and the stack trace.

@@ -14,15 +14,31 @@ pub struct Mentions {
     pub foreign: BTreeSet<String>,
 }
 
+/// The places that a file is searched for.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// The home, whose path stays.
+    pub home: &'a str,
+    /// Where the package was unpacked to, if it was given unpacked.
+    pub unpacked: Option<&'a str>,
+    /// The name of the package's top directory: an absolute path with it leads into an unpacked package, wherever that
+    /// is. `None` if the home itself has this name.
+    pub top: Option<&'a str>,
+}
+
 /// Looks through a text file. Comment lines of properties files and scripts are passed over.
-pub fn scan(content: &[u8], home: &str, unpacked: Option<&str>) -> Mentions {
+pub fn scan(content: &[u8], places: Places<'_>) -> Mentions {
+    let Places { home, unpacked, top } = places;
     let text = String::from_utf8_lossy(content);
     let mut mentions = Mentions::default();
     for (index, line) in text.lines().enumerate() {
         if line.trim_start().starts_with('#') {
             continue;
         }
-        if unpacked.is_some_and(|path| names_path(line, path)) {
+        let in_package = |top| {
+            absolute_paths(line).any(|path| path.split('/').any(|name| name == top) && !is_below(path, home))
+        };
+        if unpacked.is_some_and(|path| names_path(line, path)) || top.is_some_and(in_package) {
             mentions.unpacked.push(index + 1);
         }
         let foreign = absolute_paths(line).filter(|path| !is_below(path, home));
@@ -68,14 +84,18 @@ mod tests {
     #[test]
     fn the_unpack_path_is_found_as_a_whole_only() {
         let text = b"a=/opt/new\n# /opt/new\nb=/opt/newer/x\nc=file:///opt/new/conf\nd=x:/opt/new:y\n";
-        assert_eq!(scan(text, "/opt/kylin", Some("/opt/new")).unpacked, [1, 4, 5]);
+        let places = Places { home: "/opt/kylin", unpacked: Some("/opt/new"), top: None };
+        assert_eq!(scan(text, places).unpacked, [1, 4, 5]);
+        let by_name = Places { home: "/opt/kylin", unpacked: None, top: Some("newer") };
+        assert_eq!(scan(text, by_name).unpacked, [3]);
     }
 
     #[test]
     fn foreign_paths_are_listed_and_the_homes_own_are_not() {
         let text = "keytab=/opt/kylin/conf/user.keytab\nhadoop=/etc/hadoop/conf,/opt/kylin2/x\n\
                     dir=/kylin\nu=hdfs://ns/a/b\n<value>/data/x/y</value></property>\n";
-        let foreign = scan(text.as_bytes(), "/opt/kylin", None).foreign;
+        let places = Places { home: "/opt/kylin", unpacked: None, top: None };
+        let foreign = scan(text.as_bytes(), places).foreign;
         assert_eq!(
             foreign.into_iter().collect::<Vec<_>>(),
             ["/data/x/y", "/etc/hadoop/conf", "/opt/kylin2/x"]

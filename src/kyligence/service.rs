@@ -5,13 +5,15 @@
 //! who runs is looked up in the process table, and readiness is an answer over HTTP.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
+use super::checkup::migration;
 use super::home::Readiness;
 use super::process::{HomeProcess, Processes, Role, StalePidFile};
+use super::secrets::mask_text;
 use crate::effect::fs::{Fs, exists};
 use crate::effect::shell::{Call, Ran, Shell};
 use crate::effect::tree::{Context as _, atomic_write, parent_of};
@@ -120,6 +122,17 @@ pub enum ServiceError {
         /// How long after, in seconds.
         after_s: u64,
     },
+    /// The first start of release 3 could not migrate the metadata of release 2.
+    #[error(
+        "the new release could not migrate the metadata: {line}; it is left as it is; run `{home}/bin/kylin.sh \
+         io.kyligence.kap.tool.migration.ProjectDictionaryMigrationCLI FIX` and resume, or abort"
+    )]
+    NotMigrated {
+        /// The home.
+        home: RawPath,
+        /// The line of the log that says so.
+        line: String,
+    },
     /// It runs and does not answer.
     #[error(
         "the service of `{home}` runs but did not answer on port {port} within {waited_s} s (last: {last}); \
@@ -205,7 +218,11 @@ pub fn start(
     limit: Duration,
 ) -> Result<(), ServiceError> {
     let before = look(tools, home)?;
+    // Lines of former starts say nothing of this one.
+    let log = Log { path: home.join("logs/kylin.log"), from: log_bytes(tools.fs, home) };
+    let mut since = None;
     if !before.service_runs() {
+        since = Some(&log);
         let who = at_work(&before);
         if !who.is_empty() {
             // A start that is still checking the environment, a metadata tool: two at once spoil each other's work.
@@ -217,7 +234,7 @@ pub fn start(
         let ran = run(tools, &script_call(home, "kylin.sh", &["start"], Some(START_SCRIPT_LIMIT)))?;
         await_process(tools, home, &ran)?;
     }
-    ready(tools, home, readiness, limit)?;
+    ready(tools, home, readiness, limit, since)?;
     unlock(tools, home)
 }
 
@@ -233,12 +250,42 @@ fn unlock(tools: &ServiceTools<'_>, home: &Path) -> Result<(), ServiceError> {
     if is_idle { remove_if_there(tools.fs, &lock) } else { Ok(()) }
 }
 
-/// Waits until the service answers as a ready one does, at most `limit`.
-pub fn ready(
+/// The service's log, from where it ended before the start.
+struct Log {
+    path: std::path::PathBuf,
+    from: u64,
+}
+
+/// The longest part of a log that is searched at once.
+const LOG_PART_BYTES: u64 = 4 << 20;
+
+fn log_bytes(fs: &dyn Fs, home: &Path) -> u64 {
+    fs.stat(&home.join("logs/kylin.log")).map_or(0, |meta| meta.size)
+}
+
+impl Log {
+    /// What was written since. What cannot be read says nothing.
+    fn read(&self, fs: &dyn Fs) -> String {
+        let read = || -> io::Result<Vec<u8>> {
+            let end = fs.stat(&self.path)?.size;
+            let mut file = fs.open(&self.path)?;
+            file.seek(SeekFrom::Start(self.from.max(end.saturating_sub(LOG_PART_BYTES))))?;
+            let mut text = Vec::new();
+            file.take(LOG_PART_BYTES).read_to_end(&mut text)?;
+            Ok(text)
+        };
+        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+    }
+}
+
+/// Waits until the service answers as a ready one does, at most `limit`. A migration of the metadata that the log says
+/// has failed ends the wait: the service stays up and never answers.
+fn ready(
     tools: &mut ServiceTools<'_>,
     home: &Path,
     readiness: &Readiness,
     limit: Duration,
+    since: Option<&Log>,
 ) -> Result<(), ServiceError> {
     let mut waited = Duration::ZERO;
     let mut missed = 0;
@@ -260,6 +307,12 @@ pub fn ready(
             Ok(()) => return Ok(()),
             Err(last) => last,
         };
+        if let Some(log) = since.filter(|_| waited.as_secs() != (waited + LOOK_INTERVAL).as_secs())
+            && let Some(Err(line)) = migration(&log.read(tools.fs))
+        {
+            let line = mask_text(line.trim());
+            return Err(ServiceError::NotMigrated { home: home.into(), line });
+        }
         if waited >= limit {
             return Err(ServiceError::NotReady {
                 home: home.into(),

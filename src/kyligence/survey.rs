@@ -3,18 +3,23 @@
 //! The old home is listed without hashing; a file is read only where the decision depends on its content. The old
 //! package, if the operator has it still, is the base that tells an operator's change from an old default.
 
+mod by_hand;
 mod contents;
 mod decide;
+mod xml;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
-use super::carry::{CarryItem, CarryList, Component, How, Note, NoteKind, Treatment, treatment};
+use serde::Serialize;
+
+use super::carry::{ByHand, CarryItem, CarryList, Component, How, Note, NoteKind, Treatment, treatment};
 use super::home::Layout;
 use super::listing::Listing;
-use super::merge::{KeyChange, merge};
+use super::merge::{Conflict, KeyChange, Side};
 use super::properties::Properties;
+use super::renamed::Renames;
 use super::scan::scan;
 use super::version::{Generation, Identity, Product};
 use crate::backup::manifest::{Entry, Manifest};
@@ -54,8 +59,14 @@ pub struct SurveyInput<'a> {
     pub new_tree: Tree<'a>,
     /// The old package, with content digests, if it is known.
     pub base_tree: Option<Tree<'a>>,
+    /// The name of the new package's top directory, by which a path into an unpacked package is known.
+    pub top: &'a RawPath,
     /// Whether the operator gives a licence for the new release.
     pub licence_given: bool,
+    /// Keys that the new release calls otherwise.
+    pub renames: &'a Renames,
+    /// Whose value wins where both sides changed one, in this file of the old home.
+    pub decide: &'a mut dyn FnMut(&RawPath, &Conflict) -> Side,
     /// Plain blake3 of a file's content in the old home.
     pub hash: &'a mut dyn FnMut(&RawPath) -> io::Result<Digest>,
     /// The digest that an item of the old home, a file or a whole tree, is later compared with.
@@ -70,6 +81,19 @@ pub struct Survey {
     /// The contents of `Edited` items by their digest. They may hold secrets.
     pub contents: BTreeMap<Digest, Vec<u8>>,
     /// The merge of `kylin.properties` key by key, secrets masked.
+    pub changes: Vec<KeyChange>,
+    /// The merges of XML files value by value, secrets masked.
+    pub merged: Vec<FileChanges>,
+    /// Carried files that name the path to which the package was unpacked, with the lines.
+    pub unpacked: Vec<(RawPath, Vec<usize>)>,
+}
+
+/// What a merge did to one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FileChanges {
+    /// The file, relative to the home.
+    pub file: RawPath,
+    /// Value by value.
     pub changes: Vec<KeyChange>,
 }
 
@@ -111,6 +135,7 @@ pub fn survey(input: &mut SurveyInput<'_>) -> Result<Survey, SurveyError> {
     surveyor.link_what_grows();
     surveyor.report_added();
     surveyor.scan_carried()?;
+    surveyor.say_what_is_to_do()?;
     let mut found = surveyor.found;
     found.list.items.sort_by(|a, b| a.to.cmp(&b.to));
     found.list.notes.sort_by(|a, b| (a.kind, &a.path).cmp(&(b.kind, &b.path)));
@@ -207,6 +232,24 @@ impl Surveyor<'_, '_> {
         Ok(content == Some(hash))
     }
 
+    /// Carries a file with another content than it has.
+    fn push_edited(
+        &mut self,
+        from: RawPath,
+        to: RawPath,
+        content: Vec<u8>,
+        why: &str,
+    ) -> Result<(), SurveyError> {
+        let digest = Digest::of(&content);
+        let expected = (self.input.expect)(&from).map_err(|source| unreadable("old home", &from, source))?;
+        // Another treatment may have decided for the same name; the merge is the better.
+        self.found.list.items.retain(|item| item.to != to);
+        let (how, why) = (How::Edited { content: digest }, why.to_owned());
+        self.found.list.items.push(CarryItem { from, to, how, expected: Some(expected), why });
+        self.found.contents.insert(digest, content);
+        Ok(())
+    }
+
     fn carry(&mut self, entry: &Entry, why: &str) -> Result<(), SurveyError> {
         self.push(entry, entry.path.clone(), How::Copy, why)
     }
@@ -230,7 +273,12 @@ impl Surveyor<'_, '_> {
     }
 
     fn note(&mut self, kind: NoteKind, path: &RawPath, text: &str) {
-        self.found.list.notes.push(Note { kind, path: path.clone(), text: text.to_owned() });
+        self.found.list.notes.push(Note {
+            kind,
+            path: path.clone(),
+            text: text.to_owned(),
+            by_hand: Vec::new(),
+        });
     }
 
     fn count_added(&mut self, path: &RawPath) {

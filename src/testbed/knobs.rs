@@ -38,12 +38,13 @@ pub enum Knob {
     StopKeepsPid,
     /// The service answers 503 for this many milliseconds.
     ReadyAfterMs,
-    /// `ok`, `never` (503 for ever), `drop` (connections are closed without an answer), or `login-page` (200 and a
-    /// page of HTML, whatever was asked).
+    /// `ok`, `never` (503 for ever), `drop` (connections are closed without an answer), `login-page` (200 and a page of
+    /// HTML, whatever was asked), `query-fails` (200 and an exception for each query), or `other-rows` (a row more).
     HttpMode,
     /// The service ends this many milliseconds after TERM.
     TermIgnoredMs,
-    /// `auto` (a major version that the store has not seen changes metadata and cube data), `always`, `never`.
+    /// `auto` (a major version that the store has not seen changes metadata and cube data), `always`, `never`, or `fails`
+    /// (the log says so, and the service never gets ready).
     Migrates,
     /// `ok`; exit 0 and the script's success line all the same: `empty`, `uuid-only`, `half`, `failed-copy`,
     /// `lost-markers` (entries are deleted from the live store); or `killed` (by SIGKILL, half way).

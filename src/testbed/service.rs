@@ -130,6 +130,13 @@ impl Service {
     fn become_ready(&self) {
         let started = Instant::now();
         let settings = self.settings();
+        if settings.text(Knob::Migrates) == "fails" {
+            let _ = self.log(
+                "Upgrade failed. Please try to run bin/kylin.sh \
+                 io.kyligence.kap.tool.migration.ProjectDictionaryMigrationCLI FIX to fix.",
+            );
+            return;
+        }
         if self.change_metadata(&settings).is_err() {
             // As the real one: it stays up and never gets ready; the log tells.
             let _ = self.log("ERROR cannot change the metadata,");
@@ -206,12 +213,12 @@ impl Service {
             "login-page" => Answer::html(200, "<html><form action=\"/kylin/login\">Log in</form></html>"),
             "never" => Answer::html(503, "<html>Service Unavailable</html>"),
             _ if !self.ready.load(Ordering::Acquire) => Answer::html(503, "<html>Service Unavailable</html>"),
-            _ => self.answer(&request)?,
+            _ => self.answer(&request, &settings)?,
         };
         answer.write(&mut connection)
     }
 
-    fn answer(&self, request: &Request) -> io::Result<Answer> {
+    fn answer(&self, request: &Request, settings: &Settings) -> io::Result<Answer> {
         let is_ke4 = self.layout == Layout::Ke4;
         let path = request.path.split('?').next().unwrap_or_default();
         let is_open = matches!(
@@ -240,6 +247,19 @@ impl Service {
                 )
             }
             "/kylin/api/projects" => self.envelope(request, &self.projects()?),
+            "/kylin/api/user/authentication" => {
+                self.envelope(request, &json!({"userDetails": {"username": "ADMIN"}}))
+            }
+            "/kylin/api/cubes" if !is_ke4 => {
+                let cubes = self.entries("cube/")?;
+                let size = cubes.len();
+                if self.is_bare() {
+                    self.envelope(request, &cubes.into())
+                } else {
+                    self.envelope(request, &json!({"cubes": cubes, "size": size}))
+                }
+            }
+            "/kylin/api/query" => self.envelope(request, &self.query(settings)?),
             _ if request.method == "PUT" => self.cancel(request, path)?,
             "/kylin/api/jobs" if self.is_bare() => {
                 let offset = request.path.split("offset=").nth(1).and_then(|text| text.parse().ok());
@@ -291,12 +311,38 @@ impl Service {
             Layout::Ke3 => "project/",
             Layout::Ke4 => "_global/project/",
         };
+        Ok(self.entries(folder)?.into())
+    }
+
+    /// The entries of a folder of the store that are JSON.
+    fn entries(&self, folder: &str) -> io::Result<Vec<Value>> {
         let content = self.store.content()?;
-        let projects = content
+        let found = content
             .iter()
             .filter(|(path, _)| path.starts_with(folder))
             .filter_map(|(_, bytes)| serde_json::from_slice::<Value>(bytes.as_deref()?).ok());
-        Ok(projects.collect())
+        Ok(found.collect())
+    }
+
+    /// Answers any statement with the names of the projects. Two releases give rows in another order, as a query
+    /// without an order may.
+    fn query(&self, settings: &Settings) -> io::Result<Value> {
+        let mode = settings.text(Knob::HttpMode);
+        if mode == "query-fails" {
+            return Ok(
+                json!({"isException": true, "exceptionMessage": "Table 'ORDERS' not found", "results": null}),
+            );
+        }
+        let projects = self.projects()?;
+        let names = projects.as_array().into_iter().flatten().filter_map(|project| project["name"].as_str());
+        let mut rows: Vec<Value> = names.map(|name| json!([name, "1"])).collect();
+        if self.version.bytes().map(usize::from).sum::<usize>() % 2 == 1 {
+            rows.reverse();
+        }
+        if mode == "other-rows" {
+            rows.push(json!(["a row more", "1"]));
+        }
+        Ok(json!({"isException": false, "results": rows, "columnMetas": [], "duration": 5}))
     }
 
     /// The jobs that are not finished.

@@ -218,6 +218,7 @@ pub fn plan(fs: &SimFs) -> Vec<Step> {
         archive: ARCHIVE.into(),
         start: false,
         start_timeout_s: 1,
+        home_only: false,
     })
 }
 

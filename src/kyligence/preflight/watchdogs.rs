@@ -53,6 +53,23 @@ pub fn judge(seen: &Watchdogs) -> Vec<Finding> {
     findings
 }
 
+/// The lines that clean up behind an open upgrade, as findings.
+pub fn cleaners(seen: &Watchdogs) -> Vec<Finding> {
+    let armed: Vec<CronText> = seen
+        .cron
+        .iter()
+        .map(|cron| {
+            let cleans = |line: &&str| {
+                let line = line.trim();
+                !line.starts_with('#') && CLEANERS.iter().any(|word| line.contains(word))
+            };
+            let text = cron.text.lines().filter(cleans).collect::<Vec<_>>().join("\n");
+            CronText { place: cron.place.clone(), text }
+        })
+        .collect();
+    judge(&Watchdogs { homes: seen.homes.clone(), cron: armed, ..Watchdogs::default() })
+}
+
 /// `kylin.sh stop` of every release that has a guardian ends it first. One beside a release that has none was put
 /// there by somebody.
 fn judge_guardian(seen: &Watchdogs, pid: u32) -> Option<Finding> {

@@ -1,8 +1,12 @@
 //! The parts of a survey that read files: the merge, the versions of Spark and Tomcat, the search for paths.
 
+use super::super::components::{CATALINA_JAR, Marks};
+use super::super::merge::merge_with;
+use super::super::scan::Places;
+use super::super::secrets::mask_value;
 use super::{
-    CarryItem, Component, Digest, Entry, Generation, How, Kind, Listing, NoteKind, Properties, RawPath,
-    SCAN_LIMIT_BYTES, SurveyError, Surveyor, Tree, merge, scan, unreadable,
+    Component, Entry, Generation, How, Kind, Listing, NoteKind, Properties, RawPath, SCAN_LIMIT_BYTES,
+    SurveyError, Surveyor, Tree, scan, unreadable,
 };
 
 /// A key that must be removed on the way from release 2 to 3.
@@ -45,21 +49,17 @@ impl Surveyor<'_, '_> {
                 &format!("`{NOT_IN_3}` is taken out: release 3 must not have it"),
             );
         }
-        let merged = merge(base.as_ref(), &old, &Properties::parse(&new));
+        let decide = &mut self.input.decide;
+        let merged =
+            merge_with(base.as_ref(), &old, &Properties::parse(&new), self.input.renames, &mut |conflict| {
+                decide(&from, conflict)
+            });
         self.found.changes = merged.changes;
         let content = merged.file.render();
         if content == new {
             return Ok(());
         }
-        let digest = Digest::of(&content);
-        let expected = (self.input.expect)(&from).map_err(|source| unreadable("old home", &from, source))?;
-        let why = "configuration, merged key by key".to_owned();
-        // A profile of another treatment may have decided for the same name; the merge is the better.
-        self.found.list.items.retain(|item| item.to != to);
-        let how = How::Edited { content: digest };
-        self.found.list.items.push(CarryItem { from, to, how, expected: Some(expected), why });
-        self.found.contents.insert(digest, content);
-        Ok(())
+        self.push_edited(from, to, content, "configuration, merged key by key")
     }
 
     /// The versions of a component in the old home and in the new package, as far as they can be told.
@@ -67,21 +67,39 @@ impl Surveyor<'_, '_> {
         &self,
         component: Component,
     ) -> Result<(Option<String>, Option<String>), SurveyError> {
-        match component {
-            Component::Spark => Ok((spark_version(&self.old), spark_version(&self.new))),
-            Component::Tomcat => {
-                let notes = RawPath::from("tomcat/RELEASE-NOTES");
-                let old = read(&self.input.old_tree, "old home", &notes)?;
-                let new = read(&self.input.new_tree, "new package", &notes)?;
-                Ok((old.and_then(|text| tomcat_major(&text)), new.and_then(|text| tomcat_major(&text))))
-            }
-        }
+        let version = |listing: &Listing<'_>, tree: &Tree<'_>, name| -> Result<Option<String>, SurveyError> {
+            let text = |path: &str| match listing.get(&RawPath::from(path)) {
+                Some(_) => read(tree, name, &RawPath::from(path)),
+                None => Ok(None),
+            };
+            let marks = match component {
+                Component::Spark => Marks {
+                    spark_release: text("spark/RELEASE")?,
+                    spark_jars: listing.below(&RawPath::from("spark/jars")).collect(),
+                    ..Marks::default()
+                },
+                Component::Tomcat => Marks {
+                    catalina: text(CATALINA_JAR)?,
+                    tomcat_notes: text("tomcat/RELEASE-NOTES")?,
+                    ..Marks::default()
+                },
+            };
+            Ok(marks.version(component))
+        };
+        Ok((
+            version(&self.old, &self.input.old_tree, "old home")?,
+            version(&self.new, &self.input.new_tree, "new package")?,
+        ))
     }
 
-    /// Notes absolute paths in what is carried.
+    /// Notes absolute paths, and what means something on this host only, in what is carried.
     pub(super) fn scan_carried(&mut self) -> Result<(), SurveyError> {
         let home = self.input.home.to_string();
         let unpacked = self.input.unpacked.map(ToString::to_string);
+        // A home may have the name of its package.
+        let top = (self.input.top.as_bytes() != self.input.home.file_name())
+            .then(|| self.input.top.to_string())
+            .filter(|top| !top.is_empty());
         for item in self.found.list.items.clone() {
             let files: Vec<&Entry> = match item.how {
                 How::Copy | How::Edited { .. } => {
@@ -94,14 +112,15 @@ impl Surveyor<'_, '_> {
                     How::Edited { content } => self.found.contents.get(content).cloned(),
                     _ => read(&self.input.old_tree, "old home", &file.path)?,
                 };
-                self.scan_file(&file.path, &edited.unwrap_or_default(), &home, unpacked.as_deref());
+                let places = Places { home: &home, unpacked: unpacked.as_deref(), top: top.as_deref() };
+                self.scan_file(&file.path, &edited.unwrap_or_default(), places);
             }
         }
         Ok(())
     }
 
-    fn scan_file(&mut self, path: &RawPath, content: &[u8], home: &str, unpacked: Option<&str>) {
-        let mentions = scan(content, home, unpacked);
+    fn scan_file(&mut self, path: &RawPath, content: &[u8], places: Places<'_>) {
+        let mentions = scan(content, places);
         if !mentions.unpacked.is_empty() {
             let lines: Vec<String> = mentions.unpacked.iter().map(ToString::to_string).collect();
             let text = format!(
@@ -109,6 +128,7 @@ impl Surveyor<'_, '_> {
                 lines.join(", ")
             );
             self.note(NoteKind::Redo, path, &text);
+            self.found.unpacked.push((path.clone(), mentions.unpacked.clone()));
         }
         if !mentions.foreign.is_empty() {
             let names: Vec<String> =
@@ -116,10 +136,50 @@ impl Surveyor<'_, '_> {
             let text = format!("names paths outside the home: {}", names.join(", "));
             self.note(NoteKind::Mention, path, &text);
         }
+        if !is_properties(path) {
+            return;
+        }
+        let file = Properties::parse(content);
+        let of_host: Vec<String> = file
+            .to_map()
+            .into_iter()
+            .filter(|(key, value)| is_of_this_host(key, value))
+            .map(|(key, value)| format!("`{key}={}`", mask_value(&key, &value)))
+            .collect();
+        if !of_host.is_empty() {
+            let text = format!("means something on this host only: {}", of_host.join(", "));
+            self.note(NoteKind::Mention, path, &text);
+        }
+        if path.as_bytes().ends_with(b".override") {
+            for (old, new) in self.input.renames.in_file(&file) {
+                let text =
+                    format!("`{old}` is called `{new}` in the new release, which goes on reading both");
+                self.note(NoteKind::Carried, path, &text);
+            }
+        }
     }
 }
 
-fn read(tree: &Tree<'_>, name: &'static str, path: &RawPath) -> Result<Option<Vec<u8>>, SurveyError> {
+/// Files in the form of Java's properties.
+pub(super) fn is_properties(path: &RawPath) -> bool {
+    [&b".properties"[..], b".override"].iter().any(|ending| path.as_bytes().ends_with(ending))
+}
+
+/// Settings that must not be taken to another node: they name hosts, or say what this one is for.
+fn is_of_this_host(key: &str, value: &str) -> bool {
+    let value = value.trim();
+    match key {
+        "kylin.server.host-address" => !value.is_empty(),
+        "kylin.server.mode" => !value.is_empty() && value != "all",
+        _ => key.starts_with("kylin.server.cluster-servers") && !value.is_empty(),
+    }
+}
+
+pub(super) fn read(
+    tree: &Tree<'_>,
+    name: &'static str,
+    path: &RawPath,
+) -> Result<Option<Vec<u8>>, SurveyError> {
     (tree.read)(path).map_err(|source| unreadable(name, path, source))
 }
 
@@ -130,21 +190,4 @@ fn is_configuration(file: &Entry) -> bool {
     file.kind == Kind::File
         && file.size <= SCAN_LIMIT_BYTES
         && endings.iter().any(|ending| file.path.as_bytes().ends_with(ending))
-}
-
-/// The version in the name of Spark's core library: `spark/jars/spark-core_2.11-2.4.7.jar`.
-fn spark_version(listing: &Listing<'_>) -> Option<String> {
-    listing.below(&RawPath::from("spark/jars")).find_map(|entry| {
-        let name = std::str::from_utf8(entry.path.file_name()).ok()?;
-        let version = name.strip_prefix("spark-core_")?.strip_suffix(".jar")?.split_once('-')?.1;
-        Some(version.to_owned())
-    })
-}
-
-/// The major version in Tomcat's release notes: `Apache Tomcat Version 8.5.51`.
-fn tomcat_major(notes: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(notes);
-    let (_, version) = text.split_once("Apache Tomcat Version ")?;
-    let major: String = version.chars().take_while(char::is_ascii_digit).collect();
-    (!major.is_empty()).then_some(major)
 }

@@ -1,5 +1,6 @@
 //! What becomes of one entry of the old home: one function a treatment.
 
+use super::super::components::{major, same};
 use super::{
     Change, Component, Entry, Generation, How, Kind, NoteKind, Product, RawPath, SurveyError, Surveyor,
     Treatment,
@@ -74,6 +75,9 @@ impl<'a> Surveyor<'_, 'a> {
         if !self.differs_from_new(entry)? || self.change(entry)? == Change::Untouched {
             return Ok(());
         }
+        if self.carry_merged(entry, why)? {
+            return Ok(());
+        }
         if report {
             let text = match self.new.get(&entry.path) {
                 Some(_) => "the new release brings another one, which is replaced",
@@ -142,9 +146,13 @@ impl<'a> Surveyor<'_, 'a> {
         };
         let versions = self.component_versions(component)?;
         if let (Some(old), Some(new)) = &versions
-            && old == new
+            && same(component, old, new)
         {
-            self.note(NoteKind::Carried, &entry.path, &format!("{name} is {old} in both releases"));
+            if self.carry_merged(entry, why)? {
+                return Ok(());
+            }
+            let shown = if component == Component::Tomcat { major(old) } else { old };
+            self.note(NoteKind::Carried, &entry.path, &format!("{name} is {shown} in both releases"));
             return self.carry(entry, why);
         }
         let show =

@@ -76,7 +76,10 @@ impl Case<'_> {
             old_tree: Tree { manifest: &old.manifest, read: &read_old },
             new_tree: Tree { manifest: &new.manifest, read: &read_new },
             base_tree: base.as_ref().map(|base| Tree { manifest: &base.manifest, read: &read_base }),
+            top: &"Kyligence-Enterprise-new".into(),
             licence_given: false,
+            renames: &Renames::default(),
+            decide: &mut |_, _| Side::Ours,
             hash: &mut |path| Ok(Digest::of(&old.texts[path])),
             expect: &mut |path| Ok(Digest::of(path.as_bytes())),
         })
