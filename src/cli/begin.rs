@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::args::UpgradeArgs;
 use super::check::finding_lines;
 use super::claim;
+use super::cluster_lock::{self, Asked};
 use super::draft::{CARRY_LIST, Draft, draft};
 use super::driving::{self, Driving, Turn};
 use super::error::CommandError;
@@ -62,7 +63,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     let stop = session::listen();
     session::wait_for_orphans(&place, &stop)?;
     claim::check_free(&place, path)?;
-    make_way(&place)?;
+    make_way(&place, &stop)?;
     jobs::settle(options.settle, &args.jobs, &place, &stop)?;
 
     let meter = Meter::new();
@@ -80,7 +81,8 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
             .hint("kytx plan ..., which lists the steps with what they do"));
     }
     confirm(&draft, options.silent)?;
-    let mut session = seal(&place, &draft, locks, stop)?;
+    let asked = Asked { hdfs_root: args.hdfs_root.as_deref(), whole_working_dir: args.whole_working_dir };
+    let mut session = seal(&place, &draft, asked, locks, stop)?;
     let how = Driving { command: "begin", stop_before: options.stop_before.as_deref(), turn: options.turn };
     driving::run(&mut session, &place, &how)
 }
@@ -100,7 +102,7 @@ fn not_a_home(
 }
 
 /// New work never starts on top of an unfinished transaction; the journal of a finished one goes to the history.
-fn make_way(place: &Place) -> Result<(), CommandError> {
+fn make_way(place: &Place, stop: &StopRequests) -> Result<(), CommandError> {
     let state = &place.state;
     match session::open_journal(place) {
         Err(error) if error.exit == Exit::NotOpen => {}
@@ -113,6 +115,7 @@ fn make_way(place: &Place) -> Result<(), CommandError> {
                 error.hints = standing::next_commands(&txn, place);
                 return Err(error);
             }
+            cluster_lock::release_leftover(place, &txn, stop);
             let into = state.history().join(&txn.header().txn.0);
             store.retire(&into).map_err(|error| session::journal_error(&error, place))?;
         }
@@ -146,7 +149,13 @@ fn confirm(draft: &Draft, silent: bool) -> Result<(), CommandError> {
 
 /// Writes the plan. I1: nothing outside the state directory is touched before `Sealed` is durable, but the claim, which
 /// is an address and no state.
-fn seal(place: &Place, draft: &Draft, locks: Locks, stop: StopRequests) -> Result<Session, CommandError> {
+fn seal(
+    place: &Place,
+    draft: &Draft,
+    asked: Asked<'_>,
+    locks: Locks,
+    stop: StopRequests,
+) -> Result<Session, CommandError> {
     let state = &place.state;
     let fault = |error: std::io::Error| {
         CommandError::refused("cannot write the plan")
@@ -157,6 +166,7 @@ fn seal(place: &Place, draft: &Draft, locks: Locks, stop: StopRequests) -> Resul
         state.write_side(&OsFs, &content_name(digest), content).map_err(fault)?;
     }
     state.write_side(&OsFs, CARRY_LIST, &draft.carry_text).map_err(fault)?;
+    cluster_lock::prepare(place, &draft.header.txn, draft.header.home.as_path(), asked).map_err(fault)?;
     claim::stake(place, draft.header.home.as_path(), &draft.header.txn).map_err(fault)?;
 
     let first = Record::Begin(draft.header.clone());

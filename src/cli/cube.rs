@@ -18,10 +18,10 @@ use crate::raw_path::RawPath;
 use crate::txn::{CubeCopy, TxnId};
 
 /// The name of kytx's own directory in a working directory.
-const OWN_DIR: &str = "_kytx";
+pub(super) const OWN_DIR: &str = "_kytx";
 
 /// Schemes in which a directory is renamed in one act.
-const ATOMIC: [&str; 3] = ["hdfs", "viewfs", "maprfs"];
+pub(super) const ATOMIC: [&str; 3] = ["hdfs", "viewfs", "maprfs"];
 
 /// What was decided.
 #[derive(Default)]

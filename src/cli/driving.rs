@@ -5,6 +5,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 
 use super::args::{OnFailure, OnUnfinishedJobs};
+use super::cluster_lock;
 use super::doomed::{Doomed, DoomedJournal};
 use super::error::CommandError;
 use super::exit::Exit;
@@ -61,7 +62,14 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
     let stop_before = how.stop_before.map(|name| step_named(&session.txn, name)).transpose()?;
     let meter = Meter::new();
     let stop = session.stop.clone();
-    let (rest, downtime) = with_machine(place, how.command, &stop, &meter, |machine| {
+    let driven = with_machine(place, how.command, &stop, &meter, |machine| {
+        if let Err(refused) = cluster_lock::take(place, &session.txn, machine) {
+            return Err(if how.command == "begin" {
+                not_begun(session, machine, &meter, refused, place)
+            } else {
+                refused
+            });
+        }
         machine.overridden.extend(session.txn.header().overrides.iter().map(|given| given.check.clone()));
         let doomed = place.doomed.as_deref();
         let mut rest = drive_once(session, machine, &meter, stop_before, doomed);
@@ -75,15 +83,18 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
             rest = record(&mut session.txn, &mut session.store, &abort)
                 .and_then(|()| drive_once(session, machine, &meter, None, doomed));
         }
-        (rest, machine.downtime())
-    })
-    .map_err(|error| {
+        if matches!(rest, Ok(Rest::Ended(_))) {
+            cluster_lock::release(place, &session.txn, machine);
+        }
+        Ok((rest, machine.downtime()))
+    });
+    let (rest, downtime) = driven.map_err(|error| {
         let mut made = CommandError::new(Exit::Open, "cannot use the state directory")
             .because(&error)
             .state(standing::sentence(&session.txn));
         made.hints = standing::next_commands(&session.txn, place);
         made
-    })?;
+    })??;
     if let Some(doomed) = &place.doomed {
         doomed.leave_marks().context("cannot leave the marks of a rehearsal")?;
     }
@@ -96,6 +107,26 @@ pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Ex
         }
         Err(error) => Err(failure(&error, &session.txn, place)),
     }
+}
+
+/// Takes back a transaction that did not get the lock: nothing was touched, so it ends here.
+fn not_begun(
+    session: &mut Session,
+    machine: &mut Machine<'_>,
+    meter: &Meter,
+    refused: CommandError,
+    place: &Place,
+) -> CommandError {
+    let abort = Record::Abort { reason: AbortReason::Operator };
+    let ended = record(&mut session.txn, &mut session.store, &abort)
+        .and_then(|()| drive_once(session, machine, meter, None, place.doomed.as_deref()));
+    if ended.is_err() {
+        return refused;
+    }
+    session::finish(place, &session.txn);
+    cluster_lock::release(place, &session.txn, machine);
+    let exit = if refused.exit == Exit::Locked { Exit::Locked } else { Exit::Refused };
+    CommandError { exit, ..refused }.state("Nothing was changed: the upgrade was not begun.")
 }
 
 fn drive_once(

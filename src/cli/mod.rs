@@ -5,6 +5,7 @@ mod args;
 mod begin;
 mod check;
 mod claim;
+mod cluster_lock;
 mod commit;
 mod cube;
 mod demo;

@@ -20,6 +20,9 @@ use kytx::hadoop::survey::Sums;
 use kytx::raw_path::RawPath;
 use rustix::process::{Pid, Signal, kill_process};
 
+use kytx::testbed::Options;
+
+use crate::support::census::exhaustive;
 use crate::support::{Machine, Ran, options};
 
 /// One test at a time: a job takes all that the bed has, and what is called between stop and start is counted.
@@ -36,6 +39,15 @@ pub fn bed(test: &str) -> Option<MutexGuard<'static, ()>> {
         return None;
     }
     Some(BED.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Takes the bed for a test that only the exhaustive run has time for, or says that it does not run.
+pub fn bed_for_all(test: &str) -> Option<MutexGuard<'static, ()>> {
+    if !exhaustive() {
+        println!("SKIPPED {test}: it takes a minute or more (KYTX_EXHAUSTIVE=1)");
+        return None;
+    }
+    bed(test)
 }
 
 /// The user that an ordinary site runs the product as.
@@ -56,6 +68,8 @@ pub struct Site {
     pub working_dir: String,
     pub user: &'static str,
     calls: PathBuf,
+    /// Whether the working directory goes with this machine.
+    is_owner: bool,
 }
 
 /// Files with names that break whatever is not careful: path below the instance's folder, bytes of content.
@@ -77,16 +91,29 @@ impl Site {
     pub fn new(user: &'static str, parent: Parent) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let working_dir = format!("/kytx-test/{}-{number}/kylin", std::process::id());
-        let mut options = options().major();
+        let site = Self::of(
+            user,
+            format!("/kytx-test/{}-{number}/kylin", std::process::id()),
+            options().major(),
+            true,
+        );
+        site.fill(parent);
+        site.machine.start();
+        site
+    }
+
+    /// Another machine with another home on the same part of the cluster. Its service does not run, and an upgrade of it is
+    /// a minor one.
+    pub fn beside(&self) -> Self {
+        Self::of(self.user, self.working_dir.clone(), options(), false)
+    }
+
+    fn of(user: &'static str, working_dir: String, mut options: Options, is_owner: bool) -> Self {
         // Without a scheme, as the product's default is.
         options.cluster = Some(working_dir.clone());
         let machine = Machine::new(&options);
         let calls = machine.root.join("hadoop.calls");
-        let site = Self { machine, working_dir, user, calls };
-        site.fill(parent);
-        site.machine.start();
-        site
+        Self { machine, working_dir, user, calls, is_owner }
     }
 
     fn fill(&self, parent: Parent) {
@@ -195,6 +222,22 @@ impl Site {
         admin("hadoop", &["fs", "-chmod", "600", &format!("{source}/parquet/large.parquet")]);
     }
 
+    /// And more of it.
+    pub fn change_more(&self) {
+        let more = self.machine.root.join("more.parquet");
+        fs::write(&more, b"more of the new release").unwrap();
+        let target = format!("{}/parquet/more.parquet", self.source());
+        admin("hadoop", &["fs", "-put", "-f", more.to_str().unwrap(), &target]);
+    }
+
+    /// A word of `status --json`.
+    #[track_caller]
+    pub fn status(&self, word: &str) -> String {
+        let ran = self.run("status", &["--json"]).expect_code(0);
+        let status: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        status[word].as_str().unwrap_or_else(|| panic!("no `{word}` in {status}")).to_owned()
+    }
+
     /// The programs of Hadoop that kytx has called, one line each.
     pub fn calls(&self) -> Vec<String> {
         fs::read_to_string(&self.calls).unwrap_or_default().lines().map(str::to_owned).collect()
@@ -231,6 +274,33 @@ pub fn survey(dirs: &[&str]) -> Vec<CubeManifest> {
 pub fn names_in(dir: &str) -> Vec<String> {
     let names = with_cluster(|cluster| cluster.names_in(&dir.into())).unwrap();
     names.iter().map(|path| String::from_utf8_lossy(path.file_name()).into_owned()).collect()
+}
+
+/// The files of blocks that the DataNode of the bed holds.
+fn block_files(dir: PathBuf) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(block_files(path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Flips a bit in the first block of a file, as a disk does.
+pub fn decay(file: &str) {
+    let blocks = admin("hdfs", &["fsck", file, "-files", "-blocks"]);
+    let at = blocks.find("blk_").unwrap_or_else(|| panic!("{blocks}"));
+    let name = blocks[at..].split('_').take(2).collect::<Vec<_>>().join("_");
+    let dir = PathBuf::from(std::env::var("HADOOP_BED_DIR").unwrap()).join("datanode");
+    let block = block_files(dir).into_iter().find(|path| path.file_name().unwrap() == name.as_str()).unwrap();
+    let mut bytes = fs::read(&block).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&block, bytes).unwrap();
 }
 
 /// The longest that anything here may take: a job on a busy machine takes its time.
@@ -276,6 +346,9 @@ pub fn kill_client() {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        if !self.is_owner {
+            return;
+        }
         // Whatever state the test died in: snapshots keep a directory from being removed.
         let source = self.source();
         let quiet = |args: &[&str]| {
