@@ -11,6 +11,7 @@ mod hdfs {
     pub mod kills;
     mod lock;
     pub mod outcome;
+    mod page;
     mod servers;
 }
 mod support;

@@ -316,8 +316,20 @@ pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Whether YARN has a job in this state. Asked over HTTP, as a Java would be too slow to catch it.
+/// Whether YARN has a job in this state.
 pub fn job_in(state: &str) -> bool {
+    apps_in(state).contains("application_")
+}
+
+/// How far the job that runs is, in percent.
+pub fn job_progress() -> Option<f64> {
+    let answer = apps_in("RUNNING");
+    let rest = answer.split("\"progress\":").nth(1)?;
+    rest.split([',', '}']).next()?.parse().ok()
+}
+
+/// What YARN says of jobs in a state. Asked over HTTP, as a Java would be too slow to catch one.
+fn apps_in(state: &str) -> String {
     let ask = || -> std::io::Result<String> {
         let mut connection = TcpStream::connect(std::env::var("HADOOP_BED_RM").unwrap())?;
         write!(connection, "GET /ws/v1/cluster/apps?states={state} HTTP/1.0\r\n\r\n")?;
@@ -325,7 +337,7 @@ pub fn job_in(state: &str) -> bool {
         connection.read_to_string(&mut answer)?;
         Ok(answer)
     };
-    ask().is_ok_and(|answer| answer.contains("application_"))
+    ask().unwrap_or_default()
 }
 
 /// Kills the client of the DistCp job that runs.
