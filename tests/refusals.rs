@@ -53,20 +53,6 @@ fn what_is_no_home_is_refused() {
     }
 }
 
-/// What lies in a second place would not come back: nothing is begun that could not be undone.
-#[test]
-fn cube_data_in_a_second_place_are_refused_unless_they_are_left_to_the_operator() {
-    for key in ["kylin.env.hdfs-write-working-dir", "kylin.env.hdfs-data-working-dir"] {
-        let machine = Machine::new(&options().major());
-        let path = machine.home.join("conf/kylin.properties");
-        let mut file = fs::OpenOptions::new().append(true).open(path).unwrap();
-        writeln!(file, "\n{key}=hdfs://second/kylin").unwrap();
-        let before = outside(&machine);
-        begin(&machine, &[]).explains(3, &[key, "hdfs://second/kylin", "--cube-backup none"]);
-        assert_same_tree(&before, &outside(&machine));
-    }
-}
-
 #[test]
 fn a_package_in_the_home_or_around_it_is_refused() {
     let machine = Machine::new(&options());

@@ -53,14 +53,6 @@ pub fn decide(
         };
         return Ok(CubeDecision { remarks: vec![why.to_owned()], ..CubeDecision::default() });
     }
-    // A second file system would come back neither by a copy nor by a snapshot of the first.
-    for key in ["kylin.env.hdfs-write-working-dir", "kylin.env.hdfs-data-working-dir"] {
-        if let Some(value) = home.property(key) {
-            return Err(no_cube_copy().why(format!(
-                "`{key}` is `{value}`: cube data are outside the working directory, and kytx keeps those in it alone"
-            )));
-        }
-    }
     let working_dir = home.working_dir().map_err(|error| no_cube_copy().because(&error))?;
     let shared = RawPath::from(working_dir.shared.as_str());
     let instance = working_dir.instance.map(|instance| RawPath::from(instance.as_str()));

@@ -14,7 +14,6 @@ use crate::engine::MutationError;
 use crate::hadoop::cluster::{Cluster, ClusterError};
 use crate::hadoop::job::{Ended, Following, Job, Keep};
 use crate::hadoop::manifest::CubeManifest;
-use crate::hadoop::parse::Application;
 use crate::hadoop::scheme;
 use crate::raw_path::RawPath;
 use crate::state_dir::StateDir;
@@ -245,29 +244,6 @@ fn stage_number(path: &RawPath) -> Option<u32> {
     std::str::from_utf8(path.file_name()).ok()?.strip_prefix("stage-e")?.parse().ok()
 }
 
-/// The stage of an attempt whose job has succeeded although nobody was there to see it: nothing is copied again. Whether it
-/// holds what the source holds now, the comparison after it says.
-fn finished_stage(
-    machine: &Machine<'_>,
-    cluster: &Cluster<'_>,
-    cube: &CubeCopy,
-    generation: u32,
-) -> Result<Option<RawPath>, MutationError> {
-    let txn = txn_of(&cube.root);
-    let name = Job { txn: txn.clone(), what: "copy", generation, keep: Keep::default() }.name();
-    let has_succeeded = |job: &Application| job.name.ends_with(&name) && job.final_state == "SUCCEEDED";
-    if !cluster.jobs(&txn)?.iter().any(has_succeeded) {
-        return Ok(None);
-    }
-    let stage = stage_path(cube, generation);
-    if cluster.look(std::slice::from_ref(&stage))?[0].is_none() {
-        return Ok(None);
-    }
-    machine.progress.say(&format!("the copy job {name} has succeeded meanwhile"));
-    close(machine, cube)?;
-    Ok(Some(stage))
-}
-
 fn stage_path(cube: &CubeCopy, generation: u32) -> RawPath {
     cube.root.join(&format!("stage-e{generation}").as_str().into())
 }
@@ -284,11 +260,7 @@ pub(super) fn copy_to_stage(
     let mut attempt = Attempt::read(machine, cube)?;
     if attempt.open {
         match await_jobs(machine, cluster, &txn) {
-            Ok(()) => {
-                if let Some(stage) = finished_stage(machine, cluster, cube, attempt.generation)? {
-                    return Ok(stage);
-                }
-            }
+            Ok(()) => {}
             Err(MutationError::Failed(error)) => machine.progress.say(&format!(
                 "YARN cannot be asked for earlier copy jobs ({error}); the copy goes on under another name"
             )),

@@ -22,7 +22,6 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use kytx::testbed::Options;
 
-use crate::support::census::exhaustive;
 use crate::support::{Machine, Ran, options};
 
 /// One test at a time: a job takes all that the bed has, and what is called between stop and start is counted.
@@ -39,15 +38,6 @@ pub fn bed(test: &str) -> Option<MutexGuard<'static, ()>> {
         return None;
     }
     Some(BED.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// Takes the bed for a test that only the exhaustive run has time for, or says that it does not run.
-pub fn bed_for_all(test: &str) -> Option<MutexGuard<'static, ()>> {
-    if !exhaustive() {
-        println!("SKIPPED {test}: it takes a minute or more (KYTX_EXHAUSTIVE=1)");
-        return None;
-    }
-    bed(test)
 }
 
 /// The user that an ordinary site runs the product as.
@@ -222,14 +212,6 @@ impl Site {
         admin("hadoop", &["fs", "-chmod", "600", &format!("{source}/parquet/large.parquet")]);
     }
 
-    /// And more of it.
-    pub fn change_more(&self) {
-        let more = self.machine.root.join("more.parquet");
-        fs::write(&more, b"more of the new release").unwrap();
-        let target = format!("{}/parquet/more.parquet", self.source());
-        admin("hadoop", &["fs", "-put", "-f", more.to_str().unwrap(), &target]);
-    }
-
     /// A word of `status --json`.
     #[track_caller]
     pub fn status(&self, word: &str) -> String {
@@ -319,13 +301,6 @@ pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Whether YARN has a job in this state.
 pub fn job_in(state: &str) -> bool {
     apps_in(state).contains("application_")
-}
-
-/// How far the job that runs is, in percent.
-pub fn job_progress() -> Option<f64> {
-    let answer = apps_in("RUNNING");
-    let rest = answer.split("\"progress\":").nth(1)?;
-    rest.split([',', '}']).next()?.parse().ok()
 }
 
 /// What YARN says of jobs in a state. Asked over HTTP, as a Java would be too slow to catch one.
