@@ -6,47 +6,18 @@
 mod hdfs {
     pub mod bed;
     pub mod kills;
+    mod lock;
+    pub mod outcome;
 }
 mod support;
 
 use std::fs;
-use std::path::PathBuf;
 
-use hdfs::bed::{Parent, Site, USER, admin, bed, job_in, kill_client, names_in, wait_for};
+use hdfs::bed::{Parent, Site, USER, admin, bed, decay, job_in, kill_client, names_in, wait_for};
 use hdfs::kills::Kills;
-use kytx::hadoop::manifest::{Apart, CubeManifest};
+use hdfs::outcome::{assert_as_before, assert_as_before_but_dir_times, assert_nothing_left};
 use rustix::process::{Pid, Signal, kill_process};
 use support::Ran;
-
-type Data = (CubeManifest, CubeManifest);
-
-#[track_caller]
-fn assert_as_before(before: &Data, site: &Site) {
-    let after = site.data();
-    let found = before.0.differences(&after.0, Apart::default());
-    assert!(found.is_empty(), "{found:?}");
-    assert_eq!(before.0.content_root(), after.0.content_root());
-    assert_eq!(before.0.attribute_root(), after.0.attribute_root());
-    assert_eq!(before.1, after.1, "another instance's data are not ours");
-}
-
-/// The same but for times of directories, which no snapshot of HDFS keeps.
-#[track_caller]
-fn assert_as_before_but_dir_times(before: &Data, site: &Site) {
-    let after = site.data();
-    let found = before.0.differences(&after.0, Apart { owner: false, dir_times: true });
-    assert!(found.is_empty(), "{found:?}");
-    assert_eq!(before.0.content_root(), after.0.content_root());
-    assert_eq!(before.1, after.1, "another instance's data are not ours");
-}
-
-#[track_caller]
-fn assert_nothing_left(site: &Site) {
-    assert_eq!(names_in(&site.working_dir), ["kylin_metadata", "other_instance"], "nothing of kytx is left");
-    assert!(names_in(&format!("{}/.snapshot", site.source())).is_empty());
-    let jobs = ["NEW", "SUBMITTED", "ACCEPTED", "RUNNING"].into_iter().filter(|state| job_in(state));
-    assert_eq!(jobs.collect::<Vec<_>>(), [""; 0], "no job is left");
-}
 
 /// How many programs of Hadoop ran between the stop of the service and its start.
 fn calls_in_downtime(site: &Site) -> usize {
@@ -59,12 +30,6 @@ fn calls_in_downtime(site: &Site) -> usize {
     let hadoop = ["| $ hadoop ", "| $ hdfs ", "| $ yarn "];
     let downtime = &lines[at("kylin.sh stop")..at("kylin.sh start")];
     downtime.iter().filter(|line| hadoop.iter().any(|program| line.contains(program))).count()
-}
-
-fn transaction(site: &Site) -> String {
-    let status: serde_json::Value =
-        serde_json::from_str(&site.run("status", &["--json"]).expect_code(0).stdout).unwrap();
-    status["transaction"].as_str().unwrap_or_else(|| panic!("{status}")).to_owned()
 }
 
 #[test]
@@ -223,6 +188,8 @@ fn a_stop_leaves_the_job_running_and_resume_picks_it_up() {
     let ran = Ran::from(child.wait_with_output().unwrap()).expect_code(130);
     assert!(ran.stderr.contains("runs on in YARN; `resume` picks it up"), "{}", ran.stderr);
     assert!(job_in("RUNNING"), "the job runs on");
+    let looked = site.run("status", &[]).expect_code(0).stdout;
+    assert!(looked.contains("copy job:    application_") && looked.contains("% done"), "{looked}");
     let ran = site.run("resume", &["--stop-before", "stop-service"]).expect_code(4);
     assert!(ran.stderr.contains("waiting for the copy job application_"), "{}", ran.stderr);
     // An abort ends what is still copied, and leaves nothing.
@@ -258,27 +225,13 @@ fn i6_what_is_there_already_is_not_copied_into_nor_removed() {
     let Some(_bed) = bed("i6_what_is_there_already_is_not_copied_into_nor_removed") else { return };
     let site = Site::new(USER, Parent::Own);
     site.begin(&["--stop-before", "copy-cube-data-early"]).expect_code(4);
-    let root = format!("{}/_kytx/tx/{}", site.working_dir, transaction(&site));
+    let root = format!("{}/_kytx/tx/{}", site.working_dir, site.status("transaction"));
     let theirs = format!("{root}/data/theirs");
     admin("hadoop", &["fs", "-mkdir", "-p", &theirs]);
     site.run("resume", &[]).explains(5, &["is not this transaction's"]);
     assert_eq!(names_in(&format!("{root}/data")), ["theirs"], "nothing was copied into it");
     site.run("abort", &["--yes"]).expect_code(0);
     assert_eq!(names_in(&format!("{root}/data")), ["theirs"]);
-}
-
-/// The files of blocks that the DataNode of the bed holds.
-fn block_files(dir: PathBuf) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(dir).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            found.extend(block_files(path));
-        } else {
-            found.push(path);
-        }
-    }
-    found
 }
 
 #[test]
@@ -289,15 +242,9 @@ fn i7_a_decayed_block_of_the_copy_is_found_by_reading_and_the_copy_is_not_truste
     };
     let site = Site::new(USER, Parent::Own);
     site.begin(&[]).expect_code(0);
-    let copy = format!("{}/_kytx/tx/{}/data/parquet/large.parquet", site.working_dir, transaction(&site));
-    let blocks = admin("hdfs", &["fsck", &copy, "-files", "-blocks"]);
-    let at = blocks.find("blk_").unwrap_or_else(|| panic!("{blocks}"));
-    let name = blocks[at..].split('_').take(2).collect::<Vec<_>>().join("_");
-    let dir = PathBuf::from(std::env::var("HADOOP_BED_DIR").unwrap()).join("datanode");
-    let block = block_files(dir).into_iter().find(|path| path.file_name().unwrap() == name.as_str()).unwrap();
-    let mut bytes = fs::read(&block).unwrap();
-    bytes[1000] ^= 1;
-    fs::write(&block, bytes).unwrap();
+    let copy =
+        format!("{}/_kytx/tx/{}/data/parquet/large.parquet", site.working_dir, site.status("transaction"));
+    decay(&copy);
     // HDFS's checksum comes from what was noted at writing: nothing but reading finds it.
     site.run("verify", &[]).expect_code(0);
     let ran = site.run("verify", &["--deep"]).expect_code(6);

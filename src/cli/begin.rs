@@ -6,6 +6,7 @@ use super::args::{OnUnhealthy, UpgradeArgs};
 use super::check::finding_lines;
 use super::claim;
 use super::cluster;
+use super::cluster_lock::{self, Asked};
 use super::draft::{CARRY_LIST, Draft, draft};
 use super::driving::{self, Driving, Turn};
 use super::error::CommandError;
@@ -69,7 +70,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     let stop = session::listen();
     session::wait_for_orphans(&place, &stop)?;
     claim::check_free(&place, path)?;
-    make_way(&place)?;
+    make_way(&place, &stop)?;
     jobs::settle(options.settle, &args.jobs, &place, &stop)?;
 
     let meter = Meter::new();
@@ -93,7 +94,8 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     let choices = sources::parse(&args.default_source)?;
     let choices = serde_json::to_vec(&choices).ok().filter(|_| !choices.is_empty());
     let sides = [(service_check::ANSWERS, answers), (sources::CHOICES, choices)];
-    let mut session = seal(&place, &draft, &sides, locks, stop)?;
+    let asked = Asked { hdfs_root: args.hdfs_root.as_deref(), whole_working_dir: args.whole_working_dir };
+    let mut session = seal(&place, &draft, asked, &sides, locks, stop)?;
     let credentials = jobs::credentials(&args.jobs);
     let checkup = Checkup { credentials, on_unhealthy: options.on_unhealthy };
     let how = Driving {
@@ -120,7 +122,7 @@ fn not_a_home(
 }
 
 /// New work never starts on top of an unfinished transaction; the journal of a finished one goes to the history.
-fn make_way(place: &Place) -> Result<(), CommandError> {
+fn make_way(place: &Place, stop: &StopRequests) -> Result<(), CommandError> {
     let state = &place.state;
     match session::open_journal(place) {
         Err(error) if error.exit == Exit::NotOpen => {}
@@ -133,6 +135,7 @@ fn make_way(place: &Place) -> Result<(), CommandError> {
                 error.hints = standing::next_commands(&txn, place);
                 return Err(error);
             }
+            cluster_lock::release_leftover(place, &txn, stop);
             let into = state.history().join(&txn.header().txn.0);
             store.retire(&into).map_err(|error| session::journal_error(&error, place))?;
         }
@@ -169,6 +172,7 @@ fn confirm(draft: &Draft, silent: bool) -> Result<(), CommandError> {
 fn seal(
     place: &Place,
     draft: &Draft,
+    asked: Asked<'_>,
     sides: &[(&str, Option<Vec<u8>>)],
     locks: Locks,
     stop: StopRequests,
@@ -187,6 +191,7 @@ fn seal(
         state.write_side(&OsFs, name, content).map_err(fault)?;
     }
     cluster::join(place, draft.membership.as_ref()).map_err(fault)?;
+    cluster_lock::prepare(place, &draft.header.txn, draft.header.home.as_path(), asked).map_err(fault)?;
     claim::stake(place, draft.header.home.as_path(), &draft.header.txn).map_err(fault)?;
 
     let first = Record::Begin(draft.header.clone());

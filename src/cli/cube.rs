@@ -21,7 +21,7 @@ use crate::txn::{CubeCopy, TxnId};
 pub const OWN_DIR: &str = "_kytx";
 
 /// Schemes in which a directory is renamed in one act.
-const ATOMIC: [&str; 3] = ["hdfs", "viewfs", "maprfs"];
+pub(super) const ATOMIC: [&str; 3] = ["hdfs", "viewfs", "maprfs"];
 
 /// What was decided.
 #[derive(Default)]

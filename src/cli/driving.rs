@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use super::args::{OnFailure, OnUnfinishedJobs, OnUnhealthy};
 use super::by_hand;
 use super::cluster;
+use super::cluster_lock;
 use super::doomed::{Doomed, DoomedJournal};
 use super::error::CommandError;
 use super::exit::Exit;
@@ -87,43 +88,27 @@ fn drive_and_report(session: &mut Session, place: &Place, how: &Driving<'_>) -> 
     if session.txn.phase().is_past_turning() {
         session.store.make_room();
     }
-    let mut checks = None;
-    let (rest, downtime) = with_machine(place, how.command, &stop, &meter, |machine| {
-        machine.overridden.extend(session.txn.header().overrides.iter().map(|given| given.check.clone()));
-        let doomed = place.doomed.as_deref();
-        let mut rest = drive_once(session, machine, &meter, stop_before, doomed);
-        if let (Err(DriveError::Failed { step, source, .. }), Phase::Applying) = (&rest, session.txn.phase())
-            && let Some(option) = how.turn.wanted_by(source)
-        {
-            let failed = *step;
-            tell(&failure(rest.as_ref().unwrap_err(), &session.txn, place).to_string());
-            tell(&format!("kytx: undoing everything, as `{option}` says"));
-            session.store.make_room();
-            let abort = Record::Abort { reason: AbortReason::Failure { step: failed } };
-            rest = record(&mut session.txn, &mut session.store, &abort)
-                .and_then(|()| drive_once(session, machine, &meter, None, doomed));
+    let driven = with_machine(place, how.command, &stop, &meter, |machine| {
+        if let Err(refused) = cluster_lock::take(place, &session.txn, machine) {
+            return Err(if how.command == "begin" {
+                not_begun(session, machine, &meter, refused, place)
+            } else {
+                refused
+            });
         }
-        if matches!(rest, Ok(Rest::Applied)) && doomed.is_none() {
-            checks = how.checkup.and_then(|checkup| look_at_service(place, &session.txn, checkup));
+        let (rest, found) = drive_to_rest(session, machine, &meter, place, how, stop_before);
+        if matches!(rest, Ok(Rest::Ended(_))) {
+            cluster_lock::release(place, &session.txn, machine);
         }
-        if let (Some((found, true)), Some(start)) = (&checks, start_of(&session.txn)) {
-            for line in service_check::lines(found) {
-                tell(&line);
-            }
-            tell("kytx: undoing everything, as `--on-unhealthy abort` says");
-            let abort = Record::Abort { reason: AbortReason::Failure { step: start } };
-            rest = record(&mut session.txn, &mut session.store, &abort)
-                .and_then(|()| drive_once(session, machine, &meter, None, doomed));
-        }
-        (rest, machine.downtime())
-    })
-    .map_err(|error| {
+        Ok((rest, found, machine.downtime()))
+    });
+    let (rest, found, downtime) = driven.map_err(|error| {
         let mut made = CommandError::new(Exit::Open, "cannot use the state directory")
             .because(&error)
             .state(standing::sentence(&session.txn));
         made.hints = standing::next_commands(&session.txn, place);
         made
-    })?;
+    })??;
     if let Some(doomed) = &place.doomed {
         doomed.leave_marks().context("cannot leave the marks of a rehearsal")?;
     }
@@ -132,11 +117,60 @@ fn drive_and_report(session: &mut Session, place: &Place, how: &Driving<'_>) -> 
             if matches!(rest, Rest::Ended(_)) {
                 session::finish(place, &session.txn);
             }
-            let found = checks.map(|(found, _)| found).unwrap_or_default();
             Ok(rested(rest, &session.txn, place, downtime, &found))
         }
         Err(error) => Err(failure(&error, &session.txn, place)),
     }
+}
+
+/// Drives until nothing more is to be done, and undoes everything where an option of the run says so. Returns what the
+/// service was found to be as well.
+fn drive_to_rest(
+    session: &mut Session,
+    machine: &mut Machine<'_>,
+    meter: &Meter,
+    place: &Place,
+    how: &Driving<'_>,
+    stop_before: Option<StepId>,
+) -> (Result<Rest, DriveError>, Vec<Check>) {
+    machine.overridden.extend(session.txn.header().overrides.iter().map(|given| given.check.clone()));
+    let doomed = place.doomed.as_deref();
+    let rest = drive_once(session, machine, meter, stop_before, doomed);
+    if let (Err(error @ DriveError::Failed { step, source, .. }), Phase::Applying) =
+        (&rest, session.txn.phase())
+        && let Some(option) = how.turn.wanted_by(source)
+    {
+        tell(&failure(error, &session.txn, place).to_string());
+        return (undo_everything(session, machine, meter, doomed, option, *step), Vec::new());
+    }
+    if !matches!(rest, Ok(Rest::Applied)) || doomed.is_some() {
+        return (rest, Vec::new());
+    }
+    match how.checkup.and_then(|checkup| look_at_service(place, &session.txn, checkup)) {
+        Some((found, Some(start))) => {
+            for line in service_check::lines(&found) {
+                tell(&line);
+            }
+            (undo_everything(session, machine, meter, doomed, "--on-unhealthy abort", start), found)
+        }
+        found => (rest, found.map(|(found, _)| found).unwrap_or_default()),
+    }
+}
+
+/// Goes back from where the upgrade is, for what a step has shown.
+fn undo_everything(
+    session: &mut Session,
+    machine: &mut Machine<'_>,
+    meter: &Meter,
+    doomed: Option<&Doomed>,
+    option: &str,
+    step: StepId,
+) -> Result<Rest, DriveError> {
+    tell(&format!("kytx: undoing everything, as `{option}` says"));
+    session.store.make_room();
+    let abort = Record::Abort { reason: AbortReason::Failure { step } };
+    record(&mut session.txn, &mut session.store, &abort)?;
+    drive_once(session, machine, meter, None, doomed)
 }
 
 /// The step that starts the new release.
@@ -145,19 +179,40 @@ fn start_of(txn: &Txn) -> Option<StepId> {
         .find(|id| txn.step(*id).is_some_and(|step| matches!(step.mutation, Mutation::StartService { .. })))
 }
 
-/// What is found, and whether everything is to be undone for it. `None` where kytx has not started the service.
-fn look_at_service(place: &Place, txn: &Txn, checkup: &Checkup) -> Option<(Vec<Check>, bool)> {
-    start_of(txn)?;
+/// What is found, and the step for which everything is to be undone, if it is. `None` where kytx has not started the
+/// service.
+fn look_at_service(place: &Place, txn: &Txn, checkup: &Checkup) -> Option<(Vec<Check>, Option<StepId>)> {
+    let start = start_of(txn)?;
     match service_check::check(place, txn.header().home.as_path(), Some(txn), &checkup.credentials) {
         Ok(found) => {
             let turns = service_check::is_bad(&found) && checkup.on_unhealthy == OnUnhealthy::Abort;
-            Some((found, turns))
+            Some((found, turns.then_some(start)))
         }
         Err(error) => {
             tell(&format!("kytx: the service was not looked at: {}", error.what));
             None
         }
     }
+}
+
+/// Takes back a transaction that did not get the lock: nothing was touched, so it ends here.
+fn not_begun(
+    session: &mut Session,
+    machine: &mut Machine<'_>,
+    meter: &Meter,
+    refused: CommandError,
+    place: &Place,
+) -> CommandError {
+    let abort = Record::Abort { reason: AbortReason::Operator };
+    let ended = record(&mut session.txn, &mut session.store, &abort)
+        .and_then(|()| drive_once(session, machine, meter, None, place.doomed.as_deref()));
+    if ended.is_err() {
+        return refused;
+    }
+    session::finish(place, &session.txn);
+    cluster_lock::release(place, &session.txn, machine);
+    let exit = if refused.exit == Exit::Locked { Exit::Locked } else { Exit::Refused };
+    CommandError { exit, ..refused }.state("Nothing was changed: the upgrade was not begun.")
 }
 
 fn drive_once(

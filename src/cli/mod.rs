@@ -9,6 +9,7 @@ mod by_hand;
 mod check;
 mod claim;
 mod cluster;
+mod cluster_lock;
 mod commit;
 mod cube;
 mod demo;

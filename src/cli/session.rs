@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::claim;
+use super::cluster_lock;
 use super::error::CommandError;
 use super::exit::Exit;
 use super::place::{Place, quoted};
@@ -172,6 +173,7 @@ impl Session {
         if matches!(txn.phase(), Phase::Ended(_)) {
             // The run that ended it may have been killed before it did this.
             finish(place, &txn);
+            cluster_lock::release_leftover(place, &txn, &stop);
         }
         Ok(Self { _locks: locks, store, txn, stop, completed })
     }

@@ -7,14 +7,17 @@ use super::claim;
 use super::error::CommandError;
 use super::exit::Exit;
 use super::place::Place;
+use super::scratch::with_scratch_shell;
 use super::session::{self, journal_error};
 use super::standing;
 use super::terminal::result;
 use crate::effect::fs::exists;
 use crate::effect::lock::{Holder, live_holder};
 use crate::effect::os::OsFs;
+use crate::hadoop::cluster::Cluster;
 use crate::journal::{TwinView, read};
-use crate::txn::{AbortReason, Txn};
+use crate::mutate::may_have_job;
+use crate::txn::{AbortReason, Mutation, Step, Txn};
 
 /// Runs the command.
 pub fn run(which: &WhichArgs, json: bool) -> Result<Exit, CommandError> {
@@ -22,11 +25,15 @@ pub fn run(which: &WhichArgs, json: bool) -> Result<Exit, CommandError> {
     let view = read(&OsFs, place.state.root()).map_err(|error| journal_error(&error, &place))?;
     let txn = session::replay(view.frames.iter().map(|frame| &frame.record), &place)?;
     let holder = live_holder(&OsFs, &place.state.holder());
+    let job = copy_job(&txn, &place);
     if json {
-        let status = as_json(&txn, &view, holder.as_ref(), &place);
+        let mut status = as_json(&txn, &view, holder.as_ref(), &place);
+        if let Some(job) = &job {
+            status["copy_job"] = json!(job);
+        }
         result(&serde_json::to_string_pretty(&status).expect("BUG: plain data has a JSON form"));
     } else {
-        for line in lines(&txn, holder.as_ref(), &place) {
+        for line in lines(&txn, holder.as_ref(), job.as_deref(), &place) {
             result(&line);
         }
     }
@@ -69,7 +76,29 @@ fn as_json(txn: &Txn, view: &TwinView, holder: Option<&Holder>, place: &Place) -
     })
 }
 
-fn lines(txn: &Txn, holder: Option<&Holder>, place: &Place) -> Vec<String> {
+/// What has become of a copy job, which outlives the kytx that started it. Asked only where one was started and nobody has
+/// seen its end.
+fn copy_job(txn: &Txn, place: &Place) -> Option<String> {
+    let is_open = |step: &Step| match &step.mutation {
+        Mutation::CopyCubeData { cube, .. }
+        | Mutation::SnapshotCubeData { cube }
+        | Mutation::HandOverData { cube: Some(cube), .. } => may_have_job(&OsFs, &place.state, cube),
+        _ => false,
+    };
+    txn.steps().iter().find(|step| is_open(step))?;
+    let asked =
+        with_scratch_shell("status", |shell, scratch| Cluster::new(shell, scratch).jobs(&txn.header().txn.0));
+    Some(match asked {
+        Ok(Ok(jobs)) => jobs.iter().find(|job| !job.has_ended()).map_or_else(
+            || "no copy job is at work any more; `resume` compares what it copied".to_owned(),
+            |job| format!("{} is {}, {} done; `resume` awaits it", job.id, job.state, job.progress),
+        ),
+        Ok(Err(error)) => format!("YARN cannot be asked: {error}"),
+        Err(error) => format!("cannot ask YARN: {error}"),
+    })
+}
+
+fn lines(txn: &Txn, holder: Option<&Holder>, job: Option<&str>, place: &Place) -> Vec<String> {
     let header = txn.header();
     let mut lines = vec![
         standing::sentence(txn),
@@ -82,6 +111,9 @@ fn lines(txn: &Txn, holder: Option<&Holder>, place: &Place) -> Vec<String> {
     }
     if let Some(holder) = holder {
         lines.push(format!("  at work now: {holder}"));
+    }
+    if let Some(job) = job {
+        lines.push(format!("  copy job:    {job}"));
     }
     for id in txn.ids() {
         let step = &txn.steps()[id.index()];

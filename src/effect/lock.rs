@@ -131,6 +131,11 @@ pub fn live_holder(fs: &dyn Fs, holder: &Path) -> Option<Holder> {
     (here && start_ticks(holder.pid) == Some(holder.start_ticks)).then_some(holder)
 }
 
+/// Which boot of this host this is, as its kernel names it: process ids mean nothing beyond it.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// When a process started, in clock ticks since boot (`/proc/<pid>/stat`, field 22).
 pub fn start_ticks(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

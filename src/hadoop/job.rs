@@ -155,16 +155,28 @@ struct Nobody;
 
 impl Attendant for Nobody {}
 
-/// Why a job failed: the client's log buries it below traces.
+/// Why a job failed: the client's log buries it below traces, and ends with a sentence that says nothing. What one of its
+/// tasks said of a file comes first, with the innermost cause.
 fn reason(ran: &Ran) -> String {
-    let tells = |line: &&str| {
+    let lines: Vec<&str> = ran.stderr.lines().map(str::trim).collect();
+    if let Some(at) = lines.iter().rposition(|line| line.contains("File copy failed: ")) {
+        let file = lines[at].split("File copy failed: ").nth(1).unwrap_or_default();
+        let trace = |line: &&&str| line.starts_with("Caused by: ") || line.starts_with("at ");
+        let causes = lines[at + 1..].iter().take_while(|line| trace(line) || line.starts_with("... "));
+        let cause = causes.filter(|line| line.starts_with("Caused by: ")).last();
+        return format!(
+            "{file}: {}",
+            cause.map_or(lines[at], |cause| cause.trim_start_matches("Caused by: "))
+        );
+    }
+    let tells = |line: &&&str| {
         ["Caused by: ", "Exception: ", "ERROR tools.DistCp", "under construction"]
             .iter()
             .any(|mark| line.contains(mark))
-            && !line.trim_start().starts_with("at ")
+            && !line.starts_with("at ")
     };
-    let said = ran.stderr.lines().rfind(tells);
-    said.map_or_else(|| parse::complaint(&ran.stderr), |line| line.trim().to_owned())
+    let said = lines.iter().rfind(tells);
+    said.map_or_else(|| parse::complaint(&ran.stderr), |line| (*line).to_owned())
 }
 
 #[cfg(test)]
@@ -192,5 +204,24 @@ mod tests {
         let mut following = Following::new(&|| true, &tell);
         following.hears("INFO mapreduce.Job: Job job_1_1 completed successfully");
         assert!(!following.ends());
+    }
+
+    /// What the client of 3.3.6 printed for a file that somebody was writing, traces shortened.
+    #[test]
+    fn a_failure_names_the_file_and_the_innermost_cause() {
+        let stderr = include_str!("../../tests/fixtures/distcp-open-file.txt").to_owned();
+        let ran = Ran {
+            code: Some(25),
+            signal: None,
+            timed_out: false,
+            stdout: String::new(),
+            stderr,
+            took: Duration::ZERO,
+        };
+        assert_eq!(
+            reason(&ran),
+            "hdfs://127.0.0.1:11240/cap/src/open.parquet --> hdfs://127.0.0.1:11240/cap/t/open.parquet: \
+             java.io.IOException: Fail to get checksum, since file /cap/src/open.parquet is under construction."
+        );
     }
 }

@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod job;
 pub mod local;
+pub mod lock;
 pub mod manifest;
 pub mod parse;
 pub mod survey;

@@ -169,6 +169,12 @@ impl Attempt {
     }
 }
 
+/// Whether a job of this transaction may be at work.
+pub fn may_have_job(fs: &dyn crate::effect::fs::Fs, state: &StateDir, cube: &CubeCopy) -> bool {
+    let text = read_file(fs, &backup_file(state, cube, "cube.attempt"), 1 << 16).unwrap_or_default();
+    serde_json::from_slice(&text).is_ok_and(|attempt: Attempt| attempt.open)
+}
+
 /// Waits until no job of this transaction is at work. The death of its client, which the orphan lock proves, does not
 /// end a job.
 pub(super) fn await_jobs(
@@ -238,6 +244,10 @@ fn stage_number(path: &RawPath) -> Option<u32> {
     std::str::from_utf8(path.file_name()).ok()?.strip_prefix("stage-e")?.parse().ok()
 }
 
+fn stage_path(cube: &CubeCopy, generation: u32) -> RawPath {
+    cube.root.join(&format!("stage-e{generation}").as_str().into())
+}
+
 /// Makes the stage hold what the source holds, under a new number, and returns it. What is there from earlier attempts
 /// is renamed to it: that keeps their progress, and takes its target from a job that may still be alive.
 pub(super) fn copy_to_stage(
@@ -250,10 +260,11 @@ pub(super) fn copy_to_stage(
     let mut attempt = Attempt::read(machine, cube)?;
     if attempt.open {
         match await_jobs(machine, cluster, &txn) {
+            Ok(()) => {}
             Err(MutationError::Failed(error)) => machine.progress.say(&format!(
                 "YARN cannot be asked for earlier copy jobs ({error}); the copy goes on under another name"
             )),
-            other => other?,
+            Err(other) => return Err(other),
         }
     }
     if attempt.owner.is_none() {
@@ -274,7 +285,7 @@ pub(super) fn copy_to_stage(
     if !old.is_empty() {
         cluster.remove(&old)?;
     }
-    let stage = cube.root.join(&format!("stage-e{}", attempt.generation).as_str().into());
+    let stage = stage_path(cube, attempt.generation);
     if let Some((_, path)) = newest {
         cluster.rename_surely(&path, &stage)?;
     }

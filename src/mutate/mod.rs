@@ -28,7 +28,7 @@ pub use archive_tree::{ArchiveRecord, record_path as archive_record_path};
 pub use back_up_metadata::manifest_path as metadata_manifest_path;
 pub use carry_customisations::{content_name, item_digest};
 pub use cluster::{
-    cluster_copy_path, copy_manifest_path as cluster_copy_manifest_path, read_cube_manifest,
+    cluster_copy_path, copy_manifest_path as cluster_copy_manifest_path, may_have_job, read_cube_manifest,
     snapshot_manifest_path as cluster_snapshot_manifest_path, snapshot_path as cluster_snapshot_path,
 };
 pub use copy_cube_data::{copy_path as cube_copy_path, manifest_path as cube_manifest_path};

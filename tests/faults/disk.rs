@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::random::Random;
 use crate::support::census::{Cell, Census, exhaustive};
 use crate::support::injector::Standing;
 use crate::support::killer::is_change;
+use crate::support::random::Random;
 use crate::support::tracer::{Call, Counted, Ended, Then, Watcher, trace};
 use crate::support::verdict::Judged;
 use crate::support::volume::{Volume, fail_read_only, fill, own_mounts};

@@ -20,6 +20,8 @@ use kytx::hadoop::survey::Sums;
 use kytx::raw_path::RawPath;
 use rustix::process::{Pid, Signal, kill_process};
 
+use kytx::testbed::Options;
+
 use crate::support::{Machine, Ran, options};
 
 /// One test at a time: a job takes all that the bed has, and what is called between stop and start is counted.
@@ -56,6 +58,8 @@ pub struct Site {
     pub working_dir: String,
     pub user: &'static str,
     calls: PathBuf,
+    /// Whether the working directory goes with this machine.
+    is_owner: bool,
 }
 
 /// Files with names that break whatever is not careful: path below the instance's folder, bytes of content.
@@ -77,16 +81,29 @@ impl Site {
     pub fn new(user: &'static str, parent: Parent) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let working_dir = format!("/kytx-test/{}-{number}/kylin", std::process::id());
-        let mut options = options().major();
+        let site = Self::of(
+            user,
+            format!("/kytx-test/{}-{number}/kylin", std::process::id()),
+            options().major(),
+            true,
+        );
+        site.fill(parent);
+        site.machine.start();
+        site
+    }
+
+    /// Another machine with another home on the same part of the cluster. Its service does not run, and an upgrade of it is
+    /// a minor one.
+    pub fn beside(&self) -> Self {
+        Self::of(self.user, self.working_dir.clone(), options(), false)
+    }
+
+    fn of(user: &'static str, working_dir: String, mut options: Options, is_owner: bool) -> Self {
         // Without a scheme, as the product's default is.
         options.cluster = Some(working_dir.clone());
         let machine = Machine::new(&options);
         let calls = machine.root.join("hadoop.calls");
-        let site = Self { machine, working_dir, user, calls };
-        site.fill(parent);
-        site.machine.start();
-        site
+        Self { machine, working_dir, user, calls, is_owner }
     }
 
     fn fill(&self, parent: Parent) {
@@ -195,6 +212,14 @@ impl Site {
         admin("hadoop", &["fs", "-chmod", "600", &format!("{source}/parquet/large.parquet")]);
     }
 
+    /// A word of `status --json`.
+    #[track_caller]
+    pub fn status(&self, word: &str) -> String {
+        let ran = self.run("status", &["--json"]).expect_code(0);
+        let status: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        status[word].as_str().unwrap_or_else(|| panic!("no `{word}` in {status}")).to_owned()
+    }
+
     /// The programs of Hadoop that kytx has called, one line each.
     pub fn calls(&self) -> Vec<String> {
         fs::read_to_string(&self.calls).unwrap_or_default().lines().map(str::to_owned).collect()
@@ -233,6 +258,33 @@ pub fn names_in(dir: &str) -> Vec<String> {
     names.iter().map(|path| String::from_utf8_lossy(path.file_name()).into_owned()).collect()
 }
 
+/// The files of blocks that the DataNode of the bed holds.
+fn block_files(dir: PathBuf) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(block_files(path));
+        } else {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// Flips a bit in the first block of a file, as a disk does.
+pub fn decay(file: &str) {
+    let blocks = admin("hdfs", &["fsck", file, "-files", "-blocks"]);
+    let at = blocks.find("blk_").unwrap_or_else(|| panic!("{blocks}"));
+    let name = blocks[at..].split('_').take(2).collect::<Vec<_>>().join("_");
+    let dir = PathBuf::from(std::env::var("HADOOP_BED_DIR").unwrap()).join("datanode");
+    let block = block_files(dir).into_iter().find(|path| path.file_name().unwrap() == name.as_str()).unwrap();
+    let mut bytes = fs::read(&block).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&block, bytes).unwrap();
+}
+
 /// The longest that anything here may take: a job on a busy machine takes its time.
 const PATIENCE: Duration = Duration::from_mins(10);
 
@@ -246,8 +298,13 @@ pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Whether YARN has a job in this state. Asked over HTTP, as a Java would be too slow to catch it.
+/// Whether YARN has a job in this state.
 pub fn job_in(state: &str) -> bool {
+    apps_in(state).contains("application_")
+}
+
+/// What YARN says of jobs in a state. Asked over HTTP, as a Java would be too slow to catch one.
+fn apps_in(state: &str) -> String {
     let ask = || -> std::io::Result<String> {
         let mut connection = TcpStream::connect(std::env::var("HADOOP_BED_RM").unwrap())?;
         write!(connection, "GET /ws/v1/cluster/apps?states={state} HTTP/1.0\r\n\r\n")?;
@@ -255,7 +312,7 @@ pub fn job_in(state: &str) -> bool {
         connection.read_to_string(&mut answer)?;
         Ok(answer)
     };
-    ask().is_ok_and(|answer| answer.contains("application_"))
+    ask().unwrap_or_default()
 }
 
 /// Kills the client of the DistCp job that runs.
@@ -276,6 +333,9 @@ pub fn kill_client() {
 
 impl Drop for Site {
     fn drop(&mut self) {
+        if !self.is_owner {
+            return;
+        }
         // Whatever state the test died in: snapshots keep a directory from being removed.
         let source = self.source();
         let quiet = |args: &[&str]| {
