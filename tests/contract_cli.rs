@@ -502,7 +502,10 @@ fn nothing_open_is_8() {
         on_home(&machine, "status", &[]).expect_code(0);
         on_home(&machine, "log", &[]).expect_code(0);
         if ending == "abort" {
-            assert_same_tree(&before, &Snapshot::take(&machine.root, &IGNORED));
+            // The lock has come and gone in the working directory.
+            let after = Snapshot::take(&machine.root, &IGNORED);
+            let lines = before.diff_but_dir_times(&after);
+            assert!(lines.is_empty(), "{}", lines.join("\n"));
         }
     }
 }

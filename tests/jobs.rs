@@ -341,7 +341,8 @@ fn the_password_reaches_no_journal_no_log_and_no_program() {
     // Not the right one: what is kept of it must be nothing all the same.
     let words = begin_words(&machine, &["--user", "ADMIN", "--jobs-finished"]);
     let mut command = machine.kytx(&words);
-    let ran = Ran::of(command.env("KYTX_PASSWORD", secret)).expect_code(0);
+    let ran = Ran::of(command.env("KYTX_PASSWORD", secret)).expect_code(4);
+    assert!(ran.stdout.contains("login: NOT IN ORDER"), "{}", ran.stdout);
     assert!(!ran.stdout.contains(secret) && !ran.stderr.contains(secret));
     for pid in machine.processes().unwrap() {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();

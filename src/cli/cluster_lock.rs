@@ -172,6 +172,7 @@ pub fn take(place: &Place, txn: &Txn, machine: &Machine<'_>) -> Result<(), Comma
             taken = take_lock(lock.as_ref(), &me, &is_gone);
         }
         match taken {
+            Ok(_) if kept.held => return Ok(()),
             Ok(_) => {
                 kept.held = true;
                 return kept.write(state, id).map_err(fault);

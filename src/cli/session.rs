@@ -14,7 +14,6 @@ use super::progress::Meter;
 use super::standing;
 use super::terminal::tell;
 use crate::effect::doom::{DoomedFs, DoomedShell};
-use crate::effect::fs::Fs;
 use crate::effect::lock::{LockError, RunLock};
 use crate::effect::os::OsFs;
 use crate::effect::run_log::RunLog;
@@ -137,7 +136,7 @@ pub fn journal_error(error: &OpenError, place: &Place) -> CommandError {
                 "Nothing was changed. The old release, the new release and all backups are where they were.",
             )
             .hint(format!("free space on the file system of `{}`", place.state.root().display()))
-            .hint(format!("{}, which needs no room", place.command("abort")));
+            .hint(place.command("status"));
     }
     let exit = if error.is_unreadable() {
         Exit::Journal
@@ -167,7 +166,8 @@ impl Session {
         wait_for_orphans(place, &stop)?;
         let open =
             if command == "abort" || is_past_turning(place) { Store::open_for_return } else { Store::open };
-        let (store, txn, completed) = open_journal_by(open, place)?;
+        let opened = open(&OsFs, place.state.root()).map_err(|error| unopened(&error, place))?;
+        let (store, txn, completed) = told(opened, place)?;
         let home = the_home(place, &txn)?;
         let locks = Locks { _state: state, _home: claim::lock_home(place, home, command)? };
         if matches!(txn.phase(), Phase::Ended(_)) {
@@ -220,13 +220,19 @@ fn is_past_turning(place: &Place) -> bool {
 /// Opens the journal, tells what had to be repaired, and folds its records. The last value says whether the last
 /// record had to be completed.
 pub fn open_journal(place: &Place) -> Result<(Store<'static>, Txn, bool), CommandError> {
-    open_journal_by(Store::open, place)
+    told(Store::open(&OsFs, place.state.root()).map_err(|error| journal_error(&error, place))?, place)
 }
 
-type Open = fn(&'static dyn Fs, &Path) -> Result<Opened<'static>, OpenError>;
+/// What to type where there is a transaction whose journal does not open.
+fn unopened(error: &OpenError, place: &Place) -> CommandError {
+    let made = journal_error(error, place);
+    if !error.is_full() {
+        return made;
+    }
+    made.hint(place.command("resume")).hint(format!("{}, which needs no room", place.command("abort")))
+}
 
-fn open_journal_by(open: Open, place: &Place) -> Result<(Store<'static>, Txn, bool), CommandError> {
-    let opened = open(&OsFs, place.state.root()).map_err(|error| journal_error(&error, place))?;
+fn told(opened: Opened<'static>, place: &Place) -> Result<(Store<'static>, Txn, bool), CommandError> {
     for repair in &opened.repairs {
         tell(&format!("kytx: {repair}"));
     }

@@ -208,7 +208,11 @@ impl LockPlace for ClusterLock<'_> {
         let local = |error: io::Error| LockRefusal::Local(error.into());
         make_dirs(self.fs, parent_of(&self.scratch), 0o700).map_err(local)?;
         atomic_write(self.fs, &self.scratch, text, 0o600).map_err(local)?;
-        self.cluster.make_dirs(std::slice::from_ref(&self.dir))?;
+        // Never what is above: a working directory that is away must be missed, and not be there again, empty.
+        let dirs: Vec<RawPath> = with_holders(&self.dir).into_iter().rev().collect();
+        let words = ["fs", "-Dfs.permissions.umask-mode=077", "-mkdir"];
+        // Those that are there are an error to it; what is missing the next command says.
+        self.cluster.ask("hadoop", &words, &dirs, COMMAND_LIMIT)?;
         let claim = self.dir.join(&claim.into());
         self.cluster.put(&self.scratch, &claim)?;
         Ok(self.cluster.rename(&claim, &self.dir.join(&name.into()))?)
@@ -274,6 +278,12 @@ impl LockPlace for LocalLock<'_> {
     fn publish(&self, claim: &str, name: &str, text: &[u8]) -> Result<(), LockRefusal> {
         let dir = local_path(&self.dir)?;
         let publish = || -> io::Result<()> {
+            let root = dir.ancestors().nth(3).unwrap_or(&dir);
+            if !exists(self.fs, root).context("look at", root)? {
+                // Made here, a working directory that is away would be there again, empty.
+                let why = format!("the working directory `{}` is not there", root.display());
+                return Err(io::Error::new(io::ErrorKind::NotFound, why));
+            }
             make_dirs(self.fs, &dir, 0o700)?;
             let (claim, name) = (dir.join(claim), dir.join(name));
             atomic_write(self.fs, &claim, text, 0o600)?;
@@ -327,6 +337,7 @@ mod tests {
     }
 
     fn place(dir: &Path) -> LocalLock<'static> {
+        std::fs::create_dir_all(dir.join("kylin")).unwrap();
         let dir = format!("file:{}/kylin/_kytx/lock/m", dir.display());
         LocalLock { fs: &OsFs, dir: dir.as_str().into() }
     }
@@ -385,6 +396,15 @@ mod tests {
         release(&place, "t").unwrap();
         assert!(!dir.path().join("kylin/_kytx").exists());
         assert_eq!(take(&place, &holder("u", 4), &|_| true).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_working_directory_that_is_away_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path());
+        std::fs::remove_dir(dir.path().join("kylin")).unwrap();
+        assert!(matches!(take(&place, &holder("t", 1), &|_| true), Err(LockRefusal::Local(_))));
+        assert!(!dir.path().join("kylin").exists());
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub struct Run {
     pub calls: Vec<Called>,
     pub stdout: String,
     pub stderr: String,
+    /// Whether it was the service that was killed.
+    pub is_service_dead: bool,
     /// The script at whose call the program was killed. It stands at that call until this is dropped.
     pub held: Option<Held>,
 }
@@ -103,6 +105,7 @@ pub fn run(mut command: Command, blow: Option<Blow>) -> Run {
             calls: Vec::new(),
             known: HashMap::from([(program, true)]),
             struck: false,
+            is_service_dead: false,
             doomed: HashSet::new(),
             code: None,
             over: Some(sender),
@@ -295,6 +298,7 @@ impl Tracer {
                 self.doomed.extend(descendants(program)?);
             }
             Victims::Caller => {
+                self.is_service_dead = is_service(caller);
                 kill(caller);
                 return Ok(());
             }
@@ -329,10 +333,12 @@ fn changes(pid: pid_t) -> Option<bool> {
     change(pid, number, args).map(|change| change == Change::Twin)
 }
 
-/// Whether it is the stand-in's service, which is in the program itself.
+/// Whether it is the stand-in's service, which is in the program itself; or what is about to become it, and is known by the
+/// same words.
 fn is_service(pid: pid_t) -> bool {
     let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    command.split(|byte| *byte == 0).nth(1) == Some(b"standin-service")
+    let has = |word: &[u8]| command.split(|byte| *byte == 0).any(|other| other == word);
+    has(b"standin-service") && !has(b"--check-port")
 }
 
 fn descendants(program: pid_t) -> io::Result<HashSet<pid_t>> {

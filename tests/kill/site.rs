@@ -186,6 +186,13 @@ impl Site {
         (ran.code == 0).then(|| serde_json::from_str(&ran.stdout).unwrap())
     }
 
+    /// Starts the service if it does not run.
+    pub fn revive(&self) {
+        if self.machine.processes().unwrap().is_empty() {
+            self.machine.start();
+        }
+    }
+
     /// Which release the journal says is there: at rest it must be right.
     pub fn promised(&self) -> Option<&'static str> {
         let status = self.status()?;

@@ -114,6 +114,10 @@ pub fn explore(site: &Site, job: &Job) -> Found {
         }
     }
     found.standings.push(standing);
+    if run.is_service_dead && run.code == 0 {
+        // It had answered, and the upgrade was done. Whoever operates it starts it again.
+        site.revive();
+    }
     look(site, run.held.is_some(), &mut found);
     if let Some(held) = run.held {
         found.waited = true;
