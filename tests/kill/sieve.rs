@@ -183,6 +183,7 @@ struct Tracer {
     /// Threads and processes, and whether they are the program's own.
     known: HashMap<pid_t, bool>,
     struck: bool,
+    is_service_dead: bool,
     /// Who was killed and is not gone yet.
     doomed: HashSet<pid_t>,
     /// How the program ended.
@@ -243,6 +244,7 @@ impl Tracer {
         let run = Run {
             code,
             struck: self.struck,
+            is_service_dead: self.is_service_dead,
             calls: std::mem::take(&mut self.calls),
             stdout: String::new(),
             stderr: String::new(),
