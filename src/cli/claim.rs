@@ -92,6 +92,13 @@ pub fn follow(which: &WhichArgs) -> Result<Place, CommandError> {
 fn claim_of(home: &Path) -> Result<Option<Claim>, CommandError> {
     let own = StateDir::default_for(home);
     own.read_claim(&OsFs).map_err(|error| {
+        use io::ErrorKind::{FileTooLarge, InvalidData, UnexpectedEof};
+        if !matches!(error.kind(), InvalidData | UnexpectedEof | FileTooLarge) {
+            return CommandError::refused("the claim of this home cannot be read")
+                .because(&error)
+                .state("Nothing was changed.")
+                .hint("the same command, once it can be");
+        }
         let path = RawPath::from(own.claim().as_path());
         CommandError::new(Exit::Foreign, "nobody can say where the state of this home's upgrade is")
             .because(&error)

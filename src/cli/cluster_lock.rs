@@ -205,8 +205,13 @@ pub fn release(place: &Place, txn: &Txn, machine: &Machine<'_>) {
     let id = &txn.header().txn;
     let Ok(Some(kept)) = Kept::read(state, id) else { return };
     let cluster = Cluster::new(machine.shell, state.root());
+    let let_go = |dir: &RawPath| {
+        let lock = lock_at(&cluster, dir, state, id);
+        // Once more, as what fails once may be over, and letting go can be done again.
+        let_go(lock.as_ref(), &id.0).or_else(|_| let_go(lock.as_ref(), &id.0))
+    };
     if let Some(dir) = &kept.asked
-        && let Err(refused) = let_go(lock_at(&cluster, dir, state, id).as_ref(), &id.0)
+        && let Err(refused) = let_go(dir)
     {
         tell(&format!(
             "kytx: the lock `{dir}` could not be let go: {refused}\n  type:  {}, which tries again",

@@ -13,6 +13,7 @@ pub mod jar;
 pub mod java;
 pub mod jobs;
 pub mod listing;
+pub mod loopback;
 pub mod merge;
 pub mod merge_xml;
 pub mod metadata;

@@ -13,6 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::home::{Home, Layout};
+use super::loopback::agent;
 use super::secrets::mask_text;
 use super::version::Product;
 
@@ -220,15 +221,7 @@ impl Rest {
         if self.tls {
             return Err(RestError::Tls { port: self.port });
         }
-        // No redirects: that to the login page would end in 200. No proxy: the service is on this host.
-        Ok(ureq::Agent::config_builder()
-            .timeout_global(Some(self.limit))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(None)
-            .build()
-            .into())
+        Ok(agent(self.limit))
     }
 
     fn url(&self, path: &str) -> String {

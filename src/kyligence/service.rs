@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::checkup::migration;
 use super::home::Readiness;
+use super::loopback::agent;
 use super::process::{HomeProcess, Processes, Role, StalePidFile};
 use super::secrets::mask_text;
 use crate::effect::fs::{Fs, exists};
@@ -453,14 +454,11 @@ pub fn ask(readiness: &Readiness) -> Answer {
         };
     }
     let url = format!("http://127.0.0.1:{}{}", readiness.port, readiness.path);
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .timeout_global(Some(Duration::from_secs(10)))
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .proxy(None)
-        .build()
-        .into();
-    match agent.get(&url).header("Accept", "application/json, text/html;q=0.5").call() {
+    match agent(Duration::from_secs(10))
+        .get(&url)
+        .header("Accept", "application/json, text/html;q=0.5")
+        .call()
+    {
         Ok(mut response) => {
             let status = response.status().as_u16();
             match response.body_mut().with_config().limit(1 << 20).read_to_string() {

@@ -69,7 +69,7 @@ fn can_befall(fault: Fault, site: &Site) -> bool {
     if site.ways & fault.ways() == 0 {
         return false;
     }
-    let of_disk = ["state/", "home", "opt", "cube data", "downloads", "root"]
+    let of_disk = ["state/", "home", "opt", "cube data", "cube lock", "downloads", "root"]
         .iter()
         .any(|start| site.on.starts_with(start));
     match fault {

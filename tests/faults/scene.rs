@@ -208,6 +208,7 @@ impl Stage {
             led.story.push(format!("{phase}: {}{on} exits {}", words[0], ran.code));
             // An abort of a plan that was never sealed, and what is over already, are refused or told so.
             let fine = ran.code == 0
+                || (phase == "ended" && ran.code == 8)
                 || (["none", "planning"].contains(&phase.as_str()) && [3, 8].contains(&ran.code));
             if !fine {
                 led.stuck = true;
@@ -229,6 +230,10 @@ impl Stage {
     fn next(&mut self, job: &Job, phase: &str, attempt: usize, led: &mut Led) -> Option<Vec<String>> {
         let judged = &self.judged;
         let (resume, abort) = (judged.words(&["resume"]), judged.words(&["abort", "--yes"]));
+        if phase == "ended" && attempt == 0 && job.accident.site.on == "cube lock" {
+            // It may not have been let go; the next command does it, and has nothing else to do.
+            return Some(resume);
+        }
         let is_scene_of_upgrade = matches!(job.scene, Scene::Begin | Scene::Resume);
         let (ended, wrong) = match (phase, job.scene) {
             ("none", _) => ("nothing open", judged.not_old()),

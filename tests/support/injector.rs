@@ -323,9 +323,10 @@ impl Injector {
     }
 }
 
-/// What kytx makes for people or as a precaution, and goes on without.
+/// What kytx makes for people or as a precaution, and goes on without; and the lock that other homes look at, which it
+/// goes on without once it is held.
 fn is_spared(class: &str) -> bool {
-    ["state/ballast", "state/holder.json"].iter().any(|spared| class.starts_with(spared))
+    ["state/ballast", "state/holder.json", "cube lock"].iter().any(|spared| class.starts_with(spared))
 }
 
 impl Watcher for Injector {
@@ -389,6 +390,7 @@ pub fn class(path: &Path, root: &Path, state: &Path) -> String {
                 format!("home{}", if rest.iter().count() > 2 { "/*" } else { "" })
             }
             (Some("opt"), Some(name)) => format!("opt/{}", plain(&name)),
+            (Some("hdfs"), Some(_)) if rest.iter().any(|name| name == "lock") => "cube lock".to_owned(),
             (Some("hdfs"), Some(_)) => {
                 let copies = rest.to_string_lossy().contains(".kytx");
                 format!("cube data{}", if copies { " copy" } else { "" })
