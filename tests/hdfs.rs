@@ -12,8 +12,11 @@ mod hdfs {
 mod support;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 
-use hdfs::bed::{Parent, Site, USER, admin, bed, decay, job_in, kill_client, names_in, wait_for};
+use hdfs::bed::{
+    Parent, Site, USER, admin, bed, decay, job_in, kill_client, names_in, signal_copiers, wait_for,
+};
 use hdfs::kills::Kills;
 use hdfs::outcome::{assert_as_before, assert_as_before_but_dir_times, assert_nothing_left};
 use rustix::process::{Pid, Signal, kill_process};
@@ -183,15 +186,25 @@ fn a_stop_leaves_the_job_running_and_resume_picks_it_up() {
     let site = Site::new(USER, Parent::Own);
     let words = site.begin_words(&[]);
     let child = site.spawn(&words.iter().map(String::as_str).collect::<Vec<_>>());
-    wait_for("a job runs", || job_in("RUNNING"));
+    // Held where it is, so that it is at work for as long as this test needs it.
+    wait_for("a job copies", || signal_copiers(Signal::STOP) > 0);
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     let ran = Ran::from(child.wait_with_output().unwrap()).expect_code(130);
     assert!(ran.stderr.contains("runs on in YARN; `resume` picks it up"), "{}", ran.stderr);
     assert!(job_in("RUNNING"), "the job runs on");
     let looked = site.run("status", &[]).expect_code(0).stdout;
     assert!(looked.contains("copy job:    application_") && looked.contains("% done"), "{looked}");
-    let ran = site.run("resume", &["--stop-before", "stop-service"]).expect_code(4);
-    assert!(ran.stderr.contains("waiting for the copy job application_"), "{}", ran.stderr);
+    let home = site.machine.home.to_str().unwrap();
+    let mut child = site.spawn(&["resume", home, "--stop-before", "stop-service"]);
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let waits = |line: &String| line.contains("waiting for the copy job application_");
+    assert!(said.by_ref().any(|line| waits(&line)), "it awaits the job that is at work");
+    wait_for("the job goes on", || {
+        signal_copiers(Signal::CONT);
+        !job_in("RUNNING")
+    });
+    let rest: Vec<String> = said.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(4), "{rest:?}");
     // An abort ends what is still copied, and leaves nothing.
     site.run("abort", &["--yes"]).expect_code(0);
     assert_nothing_left(&site);

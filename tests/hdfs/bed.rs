@@ -298,6 +298,24 @@ pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Sends a signal to the processes of this bed that copy, and says how many there are. Stopped, they hold a job where it is.
+pub fn signal_copiers(signal: Signal) -> usize {
+    let bed = std::env::var("HADOOP_BED_DIR").unwrap();
+    let copiers = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let words = fs::read(entry.path().join("cmdline")).ok()?;
+        let has = |word: &[u8]| words.split(|byte| *byte == 0).any(|other| other == word);
+        let is_ours = String::from_utf8_lossy(&words).contains(&bed);
+        (is_ours && has(b"org.apache.hadoop.mapred.YarnChild")).then_some(pid)
+    });
+    let copiers: Vec<i32> = copiers.collect();
+    // One may have ended since.
+    for pid in &copiers {
+        let _ = kill_process(Pid::from_raw(*pid).unwrap(), signal);
+    }
+    copiers.len()
+}
+
 /// Whether YARN has a job in this state.
 pub fn job_in(state: &str) -> bool {
     apps_in(state).contains("application_")
