@@ -103,6 +103,13 @@ public final class Service extends HttpServlet {
         } else if (path.equals("/api/projects")) {
             ArrayNode projects = metadata.all("/project");
             succeed(answer, bare ? projects : page("projects", projects, 0, projects.size()));
+        } else if (path.equals("/api/user/authentication") && posts) {
+            ObjectNode user = Metadata.JSON.createObjectNode();
+            user.putObject("userDetails").put("username", "ADMIN");
+            succeed(answer, user);
+        } else if (path.equals("/api/cubes")) {
+            ArrayNode cubes = metadata.all("/cube");
+            succeed(answer, bare ? cubes : page("cubes", cubes, 0, cubes.size()));
         } else if (path.equals("/api/jobs")) {
             jobs(question, answer);
         } else if (puts && path.startsWith("/api/jobs/") && path.endsWith("/cancel")) {
