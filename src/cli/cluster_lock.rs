@@ -137,12 +137,11 @@ pub fn take(place: &Place, txn: &Txn, machine: &Machine<'_>) -> Result<(), Comma
     {
         return Ok(());
     }
-    let mut kept = match Kept::read(state, id).map_err(fault)? {
-        Some(kept) => kept,
-        None => {
-            prepare(place, id, txn.header().home.as_path(), Asked::default()).map_err(fault)?;
-            Kept::read(state, id).map_err(fault)?.unwrap_or_default()
-        }
+    let mut kept = if let Some(kept) = Kept::read(state, id).map_err(fault)? {
+        kept
+    } else {
+        prepare(place, id, txn.header().home.as_path(), Asked::default()).map_err(fault)?;
+        Kept::read(state, id).map_err(fault)?.unwrap_or_default()
     };
     let me = myself(place, txn);
     let places = match &kept.asked {

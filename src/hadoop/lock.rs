@@ -315,6 +315,7 @@ impl LockPlace for LocalLock<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "it makes and breaks what the lock meets")]
 mod tests {
     use super::*;
     use crate::effect::os::OsFs;

@@ -65,7 +65,9 @@ fn thin_out(machine: &Machine) {
         "model_desc/sales_model.json",
     ];
     if machine.options.layout == Layout::Ke3 {
-        MORE.iter().for_each(|entry| fs::remove_file(machine.store.dir().join(entry)).unwrap());
+        for entry in MORE {
+            fs::remove_file(machine.store.dir().join(entry)).unwrap();
+        }
     }
 }
 

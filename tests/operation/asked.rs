@@ -30,7 +30,7 @@ fn serve(script: impl Fn(&str, &str) -> Reply + Send + 'static) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
-        let mut held = Vec::new();
+        let mut waiting = Vec::new();
         for connection in listener.incoming() {
             let Ok(mut connection) = connection else { continue };
             let mut head = Vec::new();
@@ -62,7 +62,7 @@ fn serve(script: impl Fn(&str, &str) -> Reply + Send + 'static) -> u16 {
                 Reply::Cut => {}
                 Reply::Half => write(200, "application/json", "{\"code\":\"000\",", 500),
                 // Kept open: the asker's own limit ends it.
-                Reply::Slow => held.push(connection),
+                Reply::Slow => waiting.push(connection),
             }
         }
     });

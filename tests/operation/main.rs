@@ -2,6 +2,7 @@
 //! lines in the product's logs, and the way it is called.
 
 #![allow(clippy::disallowed_methods, reason = "it looks into test machines")]
+#![allow(clippy::print_stdout, reason = "a run says its seed and where it was killed")]
 
 mod asked;
 mod nodes;
