@@ -78,6 +78,12 @@ const REDUNDANT: &[Redundant] = &[
 
 /// Requests that no history here comes to, and why.
 const NOT_SIMULATED: &[(&str, &str)] = &[
+    (
+        "src/cli/cluster_lock.rs remove sync_dir",
+        "the lock of the cube data is taken around what is driven here",
+    ),
+    ("src/hadoop/lock.rs publish sync_dir", "likewise"),
+    ("src/hadoop/lock.rs clear sync_dir", "likewise"),
     ("src/journal/ballast.rs release sync_dir", "the simulated disk is never full"),
     (
         "src/kyligence/service.rs remove_if_there sync_dir",
