@@ -65,7 +65,7 @@ fn too_late(txn: &Txn) -> CommandError {
 
 fn dry(place: &Place) -> Result<Exit, CommandError> {
     let view = read(&OsFs, place.state.root()).map_err(|error| session::journal_error(&error, place))?;
-    let txn = session::replay(view.frames.iter().map(|frame| &frame.record), place)?;
+    let txn = session::replay(view.records(), place)?;
     if matches!(txn.phase(), Phase::Committing | Phase::Ended(_)) {
         return Err(too_late(&txn).hint(place.command("status")));
     }

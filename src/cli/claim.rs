@@ -129,7 +129,7 @@ fn check_ended(
             journal_error(&error, &there).why(format!("it is that of an upgrade of this home, in `{root}`"))
         })?,
     };
-    let txn = replay(view.frames.iter().map(|frame| &frame.record), &there)?;
+    let txn = replay(view.records(), &there)?;
     let another = transaction.is_some_and(|transaction| txn.header().txn != *transaction);
     if another || matches!(txn.phase(), Phase::Ended(_)) {
         return Ok(());

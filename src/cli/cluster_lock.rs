@@ -284,7 +284,7 @@ fn is_over(holder: &Holder) -> Option<RunLock> {
     let there = StateDir::at(holder.state_dir.to_path_buf());
     let alone = RunLock::take(&OsFs, &there.lock(), &there.holder(), "kytx begin").ok()?;
     let view = read(&OsFs, there.root()).ok()?;
-    let txn = Txn::replay(view.frames.iter().map(|frame| &frame.record)).ok()??;
+    let txn = Txn::replay(view.records()).ok()??;
     let ended = txn.header().txn.0 == holder.transaction && matches!(txn.phase(), Phase::Ended(_));
     ended.then_some(alone)
 }
@@ -303,8 +303,7 @@ fn held(txn: &Txn, dir: &RawPath, holder: &Holder) -> CommandError {
     if holder.host == host_name() {
         // The journal says how far it has come since; the lock only where it began.
         let view = read(&OsFs, holder.state_dir.as_path());
-        let replayed =
-            view.ok().and_then(|view| Txn::replay(view.frames.iter().map(|frame| &frame.record)).ok());
+        let replayed = view.ok().and_then(|view| Txn::replay(view.records()).ok());
         if let Some(other) = replayed.flatten().filter(|other| other.header().txn.0 == holder.transaction) {
             error = error.why(standing::sentence(&other));
         }

@@ -1,6 +1,5 @@
 //! What the preconditions of the manual's procedure are judged by: gathered side by side, and nothing is touched.
 
-use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::path::Path;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use super::args::UpgradeArgs;
 use super::beside::beside;
 use super::inquiry::{inquire, on_path};
 use super::jobs::credentials;
-use crate::effect::fs::{Fs, Kind, read_file, stat_opt};
+use crate::effect::fs::{Fs, Kind, read_end, read_file, stat_opt};
 use crate::effect::lock::user_name;
 use crate::effect::os::OsFs;
 use crate::effect::shell::ending;
@@ -97,15 +96,7 @@ fn ask_for_jobs(
 /// The end of the log. One that cannot be read counts nothing.
 fn log_counts(home: &Path) -> Option<LogCounts> {
     let path = home.join("logs/kylin.log");
-    let end = || -> io::Result<Vec<u8>> {
-        let bytes = OsFs.stat(&path)?.size;
-        let mut file = OsFs.open(&path)?;
-        file.seek(SeekFrom::Start(bytes.saturating_sub(LOG_END_BYTES)))?;
-        let mut text = Vec::new();
-        file.take(LOG_END_BYTES).read_to_end(&mut text)?;
-        Ok(text)
-    };
-    newest_counts(&String::from_utf8_lossy(&end().ok()?))
+    newest_counts(&read_end(&OsFs, &path, 0, LOG_END_BYTES).ok()?)
 }
 
 fn has_licence(home: &Path) -> bool {

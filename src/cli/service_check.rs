@@ -1,7 +1,6 @@
 //! Looking whether the service that runs is the right one and in order: after the start, and with `kytx verify
 //! --service` at any time.
 
-use std::io::{self, Read, Seek, SeekFrom};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +11,7 @@ use super::facts;
 use super::jobs::credentials;
 use super::place::{Place, absolute};
 use super::procedure;
-use crate::effect::fs::{Fs, exists, read_file};
+use crate::effect::fs::{Fs, exists, read_end, read_file};
 use crate::effect::os::OsFs;
 use crate::kyligence::checkup::{self, Check, Expected, Level, Seen, Verdict};
 use crate::kyligence::home::{Home, Layout, Readiness};
@@ -119,7 +118,7 @@ fn not_known(level: Level, why: &str) -> Check {
 }
 
 /// From release 2 to 3: the first start migrates the metadata.
-fn migrates(txn: &Txn) -> bool {
+pub fn migrates(txn: &Txn) -> bool {
     let header = txn.header();
     header.old_version.starts_with("2.") && header.new_version.starts_with("3.")
 }
@@ -132,23 +131,17 @@ fn connect(port: u16) -> Result<(), String> {
 /// The new release's log begins with its first start, as the old one's logs lie apart.
 fn log_of(home: &Path) -> Result<String, String> {
     let path = home.join("logs/kylin.log");
-    let end = || -> io::Result<Vec<u8>> {
-        let bytes = OsFs.stat(&path)?.size;
-        let mut file = OsFs.open(&path)?;
-        file.seek(SeekFrom::Start(bytes.saturating_sub(LOG_END_BYTES)))?;
-        let mut text = Vec::new();
-        file.take(LOG_END_BYTES).read_to_end(&mut text)?;
-        Ok(text)
-    };
-    let text = end().map_err(|error| format!("cannot read `{}`: {error}", RawPath::from(path.as_path())))?;
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    read_end(&OsFs, &path, 0, LOG_END_BYTES)
+        .map_err(|error| format!("cannot read `{}`: {error}", RawPath::from(path.as_path())))
 }
 
 /// The metadata backup that the open transaction has proven.
 fn backup_of(txn: &Txn) -> Option<RawPath> {
-    if matches!(txn.phase(), Phase::Ended(_) | Phase::Committing) {
-        return None;
-    }
+    if matches!(txn.phase(), Phase::Ended(_) | Phase::Committing) { None } else { made_backup(txn) }
+}
+
+/// The metadata backup that a transaction has made, whatever has become of it.
+pub fn made_backup(txn: &Txn) -> Option<RawPath> {
     txn.ids().find_map(|id| match (&txn.step(id)?.mutation, txn.state(id)) {
         (Mutation::BackUpMetadata { backup, .. }, StepState::Done { .. }) => Some(backup.clone()),
         _ => None,

@@ -212,8 +212,7 @@ fn the_home<'a>(place: &Place, txn: &'a Txn) -> Result<&'a Path, CommandError> {
 /// Whether there is but one way left, which must work on a full disk. Only looked at: the opening decides what is true.
 fn is_past_turning(place: &Place) -> bool {
     let view = crate::journal::read(&OsFs, place.state.root());
-    let txn =
-        view.ok().and_then(|view| Txn::replay(view.frames.iter().map(|frame| &frame.record)).ok().flatten());
+    let txn = view.ok().and_then(|view| Txn::replay(view.records()).ok().flatten());
     txn.is_some_and(|txn| txn.phase().is_past_turning())
 }
 

@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::error::CommandError;
 use super::place::Place;
+use super::service_check::{made_backup, migrates};
 use crate::effect::fs::{Fs, read_file};
 use crate::effect::os::OsFs;
-use crate::txn::{Mutation, StepState, Txn};
+use crate::txn::Txn;
 
 /// The longest entry that is read.
 const ENTRY_LIMIT_BYTES: u64 = 16 << 20;
@@ -43,14 +44,7 @@ pub fn parse(given: &[String]) -> Result<BTreeMap<String, String>, CommandError>
 
 /// What the operator must choose, one line a project; nothing if this is another upgrade.
 pub fn lines(txn: &Txn, place: &Place) -> Vec<String> {
-    let header = txn.header();
-    if !(header.old_version.starts_with("2.") && header.new_version.starts_with("3.")) {
-        return Vec::new();
-    }
-    let backup = txn.ids().find_map(|id| match (&txn.step(id)?.mutation, txn.state(id)) {
-        (Mutation::BackUpMetadata { backup, .. }, StepState::Done { .. }) => Some(backup.clone()),
-        _ => None,
-    });
+    let backup = Some(txn).filter(|txn| migrates(txn)).and_then(made_backup);
     let Some(backup) = backup else { return Vec::new() };
     let found = match undecided(backup.as_path()) {
         Ok(found) => found,

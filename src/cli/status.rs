@@ -23,7 +23,7 @@ use crate::txn::{AbortReason, Mutation, Step, Txn};
 pub fn run(which: &WhichArgs, json: bool) -> Result<Exit, CommandError> {
     let place = claim::follow(which)?;
     let view = read(&OsFs, place.state.root()).map_err(|error| journal_error(&error, &place))?;
-    let txn = session::replay(view.frames.iter().map(|frame| &frame.record), &place)?;
+    let txn = session::replay(view.records(), &place)?;
     let holder = live_holder(&OsFs, &place.state.holder());
     let job = copy_job(&txn, &place);
     if json {

@@ -83,7 +83,7 @@ pub fn run(which: &WhichArgs, level: LevelArgs, json: bool) -> Result<Exit, Comm
 /// The transaction whose backups are there to be verified, and how many records tell so.
 fn standing_of(place: &Place) -> Result<(Txn, usize), CommandError> {
     let view = read(&OsFs, place.state.root()).map_err(|error| journal_error(&error, place))?;
-    let txn = session::replay(view.frames.iter().map(|frame| &frame.record), place)?;
+    let txn = session::replay(view.records(), place)?;
     if matches!(txn.phase(), Phase::Committing | Phase::Ended(_)) {
         return Err(CommandError::new(Exit::NotOpen, "there is nothing to verify")
             .why("the backups of an upgrade go with its commit, and are not needed after an abort")

@@ -19,7 +19,7 @@ pub fn run(which: &WhichArgs, who: &JobsArgs, as_json: bool) -> Result<Exit, Com
     let place = claim::follow(which)?;
     // Without an upgrade there is nothing to compare with, and the rest can be looked at all the same.
     let txn: Option<Txn> = match read(&OsFs, place.state.root()) {
-        Ok(view) => Some(session::replay(view.frames.iter().map(|frame| &frame.record), &place)?),
+        Ok(view) => Some(session::replay(view.records(), &place)?),
         Err(_) => None,
     };
     let txn = txn.filter(|txn| !matches!(txn.phase(), Phase::Ended(_)));

@@ -6,7 +6,7 @@
 //! leave out each of them in turn and show what it is there for. Functions built from these calls (an atomic
 //! write, a tree copy, a tree removal) are in `effect/tree.rs`, over `&dyn Fs`.
 
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::panic::Location;
 use std::path::{Path, PathBuf};
 
@@ -190,6 +190,17 @@ pub fn stat_opt(fs: &dyn Fs, path: &Path) -> io::Result<Option<Meta>> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Reads the end of a file that may be growing, as text: from the byte `from` on, and at most its last `limit_bytes`. What is
+/// not UTF-8 is replaced.
+pub fn read_end(fs: &dyn Fs, path: &Path, from: u64, limit_bytes: u64) -> io::Result<String> {
+    let end = fs.stat(path)?.size;
+    let mut file = fs.open(path)?;
+    file.seek(SeekFrom::Start(from.max(end.saturating_sub(limit_bytes))))?;
+    let mut text = Vec::new();
+    file.take(limit_bytes).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Reads a whole regular file of at most `limit_bytes`; a longer one is an error, never cut.

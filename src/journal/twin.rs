@@ -7,6 +7,7 @@ use super::OpenError;
 use super::codec::{FRAME_LIMIT_BYTES, Frame, FrameFault, Head};
 use super::decide::{Fault, Reading};
 use crate::effect::fs::{Fs, FsFile, exists, read_file};
+use crate::txn::Record;
 
 /// The first bytes of every twin. The line ends betray a copy in text mode, as in PNG.
 pub const MAGIC: [u8; 16] = *b"kytx journal\r\n\x1a\n";
@@ -23,6 +24,13 @@ pub struct TwinView {
     pub frames: Vec<Frame>,
     /// Whether a part of another frame follows: a running kytx is writing it, or a crash cut it short.
     pub torn_tail: bool,
+}
+
+impl TwinView {
+    /// What the frames record.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.frames.iter().map(|frame| &frame.record)
+    }
 }
 
 /// Reads the twin of the journal in `dir` for `status` and `log`, without a lock and without touching anything,

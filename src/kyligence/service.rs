@@ -5,7 +5,7 @@
 //! who runs is looked up in the process table, and readiness is an answer over HTTP.
 
 use std::ffi::OsString;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::home::Readiness;
 use super::loopback::agent;
 use super::process::{HomeProcess, Processes, Role, StalePidFile};
 use super::secrets::mask_text;
-use crate::effect::fs::{Fs, exists};
+use crate::effect::fs::{Fs, exists, read_end};
 use crate::effect::shell::{Call, Ran, Shell};
 use crate::effect::tree::{Context as _, atomic_write, parent_of};
 use crate::raw_path::RawPath;
@@ -267,15 +267,7 @@ fn log_bytes(fs: &dyn Fs, home: &Path) -> u64 {
 impl Log {
     /// What was written since. What cannot be read says nothing.
     fn read(&self, fs: &dyn Fs) -> String {
-        let read = || -> io::Result<Vec<u8>> {
-            let end = fs.stat(&self.path)?.size;
-            let mut file = fs.open(&self.path)?;
-            file.seek(SeekFrom::Start(self.from.max(end.saturating_sub(LOG_PART_BYTES))))?;
-            let mut text = Vec::new();
-            file.take(LOG_PART_BYTES).read_to_end(&mut text)?;
-            Ok(text)
-        };
-        String::from_utf8_lossy(&read().unwrap_or_default()).into_owned()
+        read_end(fs, &self.path, self.from, LOG_PART_BYTES).unwrap_or_default()
     }
 }
 

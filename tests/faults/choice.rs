@@ -30,9 +30,8 @@ pub fn all(sites: &BTreeMap<(Scene, Site), u64>, random: &mut Random) -> Vec<Job
 }
 
 /// Of them each site twice, once and for good, by an error that the seed chooses.
-pub fn sites_in_both_modes(jobs: Vec<Job>) -> Vec<Job> {
+pub fn sites_in_both_modes(mut jobs: Vec<Job>) -> Vec<Job> {
     let mut met = BTreeSet::new();
-    let mut jobs = jobs;
     jobs.retain(|job| {
         let Accident { site, fault, lasting, .. } = &job.accident;
         is_of_kernel(*fault) || met.insert((job.scene, site.clone(), *lasting))

@@ -256,8 +256,7 @@ impl Rehearsal<'_> {
 
     fn txn(&self) -> Result<Txn, Halt> {
         let view = read(&OsFs, self.place.state.root()).context("cannot read the copy's journal")?;
-        replay(view.frames.iter().map(|frame| &frame.record), self.place)
-            .map_err(|error| Halt::Wrong(error.to_string()))
+        replay(view.records(), self.place).map_err(|error| Halt::Wrong(error.to_string()))
     }
 
     fn check_new(&self, looks: &Looks, story: &str, report: &mut Report) -> Result<(), Halt> {
