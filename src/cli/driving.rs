@@ -285,7 +285,13 @@ fn rested(rest: Rest, txn: &Txn, place: &Place, downtime: Option<Downtime>, chec
                 }
             }
             applied(txn, place, downtime);
-            if service_check::is_bad(checks) { Exit::Open } else { Exit::Done }
+            if !service_check::is_bad(checks) {
+                return Exit::Done;
+            }
+            for line in service_check::remedy(checks, txn.header().home.as_path(), place) {
+                tell(&line);
+            }
+            Exit::Open
         }
         Rest::Ended(_) => {
             tell_downtime(downtime);

@@ -196,6 +196,19 @@ pub fn lines(checks: &[Check]) -> Vec<String> {
     lines
 }
 
+/// What to type when the upgrade is complete and its service is not in order. A machine that lost its power has no service
+/// any more, and whether it may be started is the operator's to say: kytx starts it as a step, never on the side.
+pub fn remedy(checks: &[Check], home: &Path, place: &Place) -> Vec<String> {
+    let is_down = checks.iter().any(|check| check.level == Level::Process && check.verdict == Verdict::Bad);
+    let mut lines = vec!["kytx: the service is not in order".to_owned()];
+    if is_down {
+        lines.push(format!("  type:  {}/bin/kylin.sh start", RawPath::from(home)));
+    }
+    lines.push(format!("  type:  {} --service", place.command("verify")));
+    lines.push(format!("  type:  {}", place.command("abort")));
+    lines
+}
+
 /// What must not be done until the commit, and lines of crontabs that would do it.
 pub fn reminder(home: &Path, named: Option<&Path>) -> Vec<String> {
     let Ok(home) = Home::recognise(&OsFs, home) else { return Vec::new() };

@@ -20,11 +20,14 @@ use super::cluster::{COMMAND_LIMIT, Cluster, ClusterError, failed, not_understoo
 use super::local::local_path;
 use super::parse;
 use crate::effect::fs::{Fs, exists, read_file};
+use crate::effect::shell::Ran;
 use crate::effect::tree::{Context, atomic_write, make_dirs, parent_of};
 use crate::raw_path::RawPath;
 
 /// How often a contender looks again when names come and go while it looks.
 const LOOKS: usize = 5;
+/// What HDFS says to a user who may not.
+const DENIED: &str = "Permission denied";
 /// The longest text of a holder that is read back from a local disk.
 const TEXT_LIMIT_BYTES: u64 = 64 << 10;
 
@@ -108,7 +111,7 @@ impl LockRefusal {
     /// Whether this user may not write where the lock would be.
     pub fn is_denied(&self) -> bool {
         match self {
-            Self::Cluster(ClusterError::Failed { said, .. }) => said.contains("Permission denied"),
+            Self::Cluster(ClusterError::Failed { said, .. }) => said.contains(DENIED),
             Self::Local(HdfsError::Io(error)) => error.kind() == io::ErrorKind::PermissionDenied,
             _ => false,
         }
@@ -211,8 +214,12 @@ impl LockPlace for ClusterLock<'_> {
         // Never what is above: a working directory that is away must be missed, and not be there again, empty.
         let dirs: Vec<RawPath> = with_holders(&self.dir).into_iter().rev().collect();
         let words = ["fs", "-Dfs.permissions.umask-mode=077", "-mkdir"];
-        // Those that are there are an error to it; what is missing the next command says.
-        self.cluster.ask("hadoop", &words, &dirs, COMMAND_LIMIT)?;
+        // Those that are there are an error to it. What else was wrong the next command says, except that it may not be
+        // done: without the directory that is one more missing name.
+        let (_, ran) = self.cluster.ask("hadoop", &words, &dirs, COMMAND_LIMIT)?;
+        if let Some(denied) = ran.stderr.lines().find(|line| line.contains(DENIED)) {
+            return Err(failed("hadoop", &words, &Ran { stderr: denied.to_owned(), ..ran }).into());
+        }
         let claim = self.dir.join(&claim.into());
         self.cluster.put(&self.scratch, &claim)?;
         Ok(self.cluster.rename(&claim, &self.dir.join(&name.into()))?)

@@ -232,9 +232,14 @@ fn go_on(field: &Field, way: Command) -> End {
     // The refused abort may have completed the last record: then it has ended.
     let was_closed = ["none", "ended"].contains(&field.standing().phase.as_str());
     let (code, text) = field.type_command(words);
-    let is_stuck = code != 0 && !(code == 8 && was_closed);
-    wrong.extend(is_stuck.then_some(text));
     let after = field.standing();
+    // Past its start, the service went down with the machine: that is told, and it is started by whoever is told.
+    let is_down = code == 4
+        && after.phase == "applied"
+        && before.phase == "applying"
+        && text.contains("kylin.sh start");
+    let is_stuck = code != 0 && !(code == 8 && was_closed) && !is_down;
+    wrong.extend(is_stuck.then_some(text));
     let name = match (after.phase.as_str(), after.outcome.as_str()) {
         ("applied", _) | ("ended", "committed") => "new",
         ("ended", _) => "old",
@@ -257,9 +262,11 @@ fn go_on(field: &Field, way: Command) -> End {
         wrong.extend(field.start().err());
     }
     if wrong.is_empty() && after.phase == "applied" {
-        // The way back is whole.
-        let (code, text) = field.type_command(&["verify", "--deep"]);
-        wrong.extend((code != 0).then_some(text));
+        // The service is in order, and the way back is whole.
+        for what in ["--service", "--deep"] {
+            let (code, text) = field.type_command(&["verify", what]);
+            wrong.extend((code != 0).then_some(text));
+        }
     }
     if wrong.is_empty() && name == "nothing open" && way == Command::Resume {
         wrong.extend(field.begin_again().err());
