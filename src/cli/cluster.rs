@@ -163,7 +163,17 @@ pub fn join(place: &Place, membership: Option<&Membership>) -> std::io::Result<(
 /// Which node the transaction of this place is, if it is one.
 pub fn membership(place: &Place) -> Option<Membership> {
     let path = place.state.plan().join(MEMBERSHIP);
-    serde_json::from_slice(&read_file(&OsFs, &path, NODE_LIMIT_BYTES).ok()?).ok()
+    let text = match read_file(&OsFs, &path, NODE_LIMIT_BYTES) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
+        Err(error) => {
+            tell(&format!(
+                "kytx: whether this is a node of a cluster cannot be read, so none is told: {error}"
+            ));
+            return None;
+        }
+    };
+    serde_json::from_slice(&text).ok()
 }
 
 /// Leaves what the journal says for the other nodes.

@@ -202,7 +202,16 @@ pub fn take(place: &Place, txn: &Txn, machine: &Machine<'_>) -> Result<(), Comma
 pub fn release(place: &Place, txn: &Txn, machine: &Machine<'_>) {
     let state = &place.state;
     let id = &txn.header().txn;
-    let Ok(Some(kept)) = Kept::read(state, id) else { return };
+    let kept = match Kept::read(state, id) {
+        Ok(Some(kept)) => kept,
+        Ok(None) => return,
+        Err(error) => {
+            return tell(&format!(
+                "kytx: the lock of this upgrade could not be looked for: {error}\n  type:  {}, which tries again",
+                place.command("resume")
+            ));
+        }
+    };
     let cluster = Cluster::new(machine.shell, state.root());
     let let_go = |dir: &RawPath| {
         let lock = lock_at(&cluster, dir, state, id);

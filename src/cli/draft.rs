@@ -137,7 +137,7 @@ pub fn draft(
         archive: ArchiveWhen::from(args.archive) != ArchiveWhen::None,
         cube: decision.local,
     };
-    let (mut facts, procedure) = side_by_side(&known, place, args);
+    let (mut facts, procedure) = side_by_side(&known, place, args)?;
     let nodes = cluster::gather(args, &home, &package, new.scanned.content, &facts.processes);
     facts.cluster = decision.cluster;
     let licence = args.licence.as_deref().map(read_licence).transpose()?;
@@ -259,13 +259,21 @@ fn overrides(given: &[String]) -> Result<(Vec<Override>, Vec<CheckId>), CommandE
 }
 
 /// Two lists of facts at once: some wait for programs and for the network.
-fn side_by_side(known: &Known<'_>, place: &Place, args: &UpgradeArgs) -> (Facts, Procedure) {
-    let processes = facts::processes(known.home);
+fn side_by_side(
+    known: &Known<'_>,
+    place: &Place,
+    args: &UpgradeArgs,
+) -> Result<(Facts, Procedure), CommandError> {
+    let processes = facts::processes(known.home).map_err(|error| {
+        CommandError::refused("whether the service runs cannot be seen")
+            .because(&error)
+            .hint("see to it that `/proc` can be read")
+    })?;
     let gather = || procedure::gather(args, known.home, known.package, &processes);
     std::thread::scope(|scope| {
         let procedure = beside(scope, &gather);
         let facts = facts::gather(known, place, processes.clone());
-        (facts, procedure.result())
+        Ok((facts, procedure.result()))
     })
 }
 

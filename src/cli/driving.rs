@@ -189,7 +189,8 @@ fn look_at_service(place: &Place, txn: &Txn, checkup: &Checkup) -> Option<(Vec<C
             Some((found, turns.then_some(start)))
         }
         Err(error) => {
-            tell(&format!("kytx: the service was not looked at: {}", error.what));
+            let why = [&[error.what], &error.why[..]].concat().join(": ");
+            tell(&format!("kytx: the service was not looked at: {why}"));
             None
         }
     }
@@ -285,13 +286,11 @@ fn rested(rest: Rest, txn: &Txn, place: &Place, downtime: Option<Downtime>, chec
                 }
             }
             applied(txn, place, downtime);
-            if !service_check::is_bad(checks) {
-                return Exit::Done;
+            if service_check::is_bad(checks) {
+                service_check::not_in_order(checks, txn, place).print();
+                return Exit::Open;
             }
-            for line in service_check::remedy(checks, txn.header().home.as_path(), place) {
-                tell(&line);
-            }
-            Exit::Open
+            Exit::Done
         }
         Rest::Ended(_) => {
             tell_downtime(downtime);

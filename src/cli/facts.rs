@@ -43,9 +43,12 @@ pub struct Known<'a> {
     pub cube: Option<(PathBuf, u64)>,
 }
 
-/// The processes of the home. A table that cannot be read shows none.
-pub fn processes(home: &Home) -> Processes {
-    scan(&OsFs, Path::new("/proc"), &[&home.path], std::process::id()).unwrap_or_default()
+/// The processes of the home.
+///
+/// # Errors
+/// The table cannot be read: then nobody may say that none runs.
+pub fn processes(home: &Home) -> std::io::Result<Processes> {
+    scan(&OsFs, Path::new("/proc"), &[&home.path], std::process::id())
 }
 
 /// Gathers the facts.

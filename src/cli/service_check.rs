@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use super::args::{OnUnhealthy, UpgradeArgs};
 use super::error::CommandError;
+use super::exit::Exit;
 use super::facts;
 use super::jobs::credentials;
 use super::place::{Place, absolute};
 use super::procedure;
+use super::standing;
 use crate::effect::fs::{Fs, exists, read_end, read_file};
 use crate::effect::os::OsFs;
 use crate::kyligence::checkup::{self, Check, Expected, Level, Seen, Verdict};
@@ -88,7 +90,7 @@ pub fn check(
     let is_new = txn.is_some_and(|txn| txn.header().new_version == home.identity.version.text);
     let seen = Seen {
         home: &home,
-        processes: &processes,
+        processes: processes.as_ref().map_err(ToString::to_string),
         log: log_of(&home.path),
         migrates: is_new && txn.is_some_and(migrates),
         port: connect(readiness.port),
@@ -125,7 +127,12 @@ pub fn migrates(txn: &Txn) -> bool {
 
 fn connect(port: u16) -> Result<(), String> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpStream::connect_timeout(&address, CONNECT_LIMIT).map(drop).map_err(|error| error.to_string())
+    loop {
+        match TcpStream::connect_timeout(&address, CONNECT_LIMIT) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            tried => return tried.map(drop).map_err(|error| error.to_string()),
+        }
+    }
 }
 
 /// The new release's log begins with its first start, as the old one's logs lie apart.
@@ -178,49 +185,66 @@ pub fn is_bad(checks: &[Check]) -> bool {
 
 /// The levels, for people: the good ones in one line.
 pub fn lines(checks: &[Check]) -> Vec<String> {
-    let word = |level: Level| serde_json::to_value(level).ok().and_then(|v| v.as_str().map(str::to_owned));
     let is_good = |check: &&Check| check.verdict == Verdict::Good;
-    let good: Vec<String> = checks.iter().filter(is_good).filter_map(|check| word(check.level)).collect();
+    let good: Vec<String> = checks.iter().filter(is_good).map(|check| word(check.level)).collect();
     let mut lines = vec![format!(
         "Service in order: {}.",
         if good.is_empty() { "nothing".into() } else { good.join(", ") }
     )];
-    for check in checks.iter().filter(|check| check.verdict != Verdict::Good) {
-        let verdict = match check.verdict {
-            Verdict::Bad => "NOT IN ORDER",
-            Verdict::Doubtful => "look at it",
-            _ => "not known",
-        };
-        lines.push(format!("  {}: {verdict}: {}", word(check.level).unwrap_or_default(), check.what));
-    }
+    let others = checks.iter().filter(|check| check.verdict != Verdict::Good);
+    lines.extend(others.map(|check| format!("  {}", line(check))));
     lines
 }
 
-/// What to type when the upgrade is complete and its service is not in order. A machine that lost its power has no service
-/// any more, and whether it may be started is the operator's to say: kytx starts it as a step, never on the side.
-pub fn remedy(checks: &[Check], home: &Path, place: &Place) -> Vec<String> {
-    let is_down = checks.iter().any(|check| check.level == Level::Process && check.verdict == Verdict::Bad);
-    let mut lines = vec!["kytx: the service is not in order".to_owned()];
-    if is_down {
-        lines.push(format!("  type:  {}/bin/kylin.sh start", RawPath::from(home)));
+fn word(level: Level) -> String {
+    let word = serde_json::to_value(level).expect("BUG: a level has a JSON form");
+    word.as_str().unwrap_or_default().to_owned()
+}
+
+fn line(check: &Check) -> String {
+    let verdict = match check.verdict {
+        Verdict::Good => "in order",
+        Verdict::Bad => "NOT IN ORDER",
+        Verdict::Doubtful => "look at it",
+        Verdict::Unknown => "not known",
+    };
+    format!("{}: {verdict}: {}", word(check.level), check.what)
+}
+
+/// The upgrade is complete and its service is not in order. A machine that lost its power has no service any more, and
+/// whether it may be started is the operator's to say: kytx starts it as a step, never on the side.
+pub fn not_in_order(checks: &[Check], txn: &Txn, place: &Place) -> CommandError {
+    let mut error = CommandError::new(Exit::Open, "the service is not in order");
+    error.why = checks.iter().filter(|check| check.verdict != Verdict::Good).map(line).collect();
+    error = error.state(standing::sentence(txn));
+    if checks.iter().any(|check| check.level == Level::Process && check.verdict == Verdict::Bad) {
+        error = error.hint(format!("{}/bin/kylin.sh start", txn.header().home));
     }
-    lines.push(format!("  type:  {} --service", place.command("verify")));
-    lines.push(format!("  type:  {}", place.command("abort")));
-    lines
+    error.hint(format!("{} --service", place.command("verify"))).hint(place.command("abort"))
 }
 
 /// What must not be done until the commit, and lines of crontabs that would do it.
 pub fn reminder(home: &Path, named: Option<&Path>) -> Vec<String> {
-    let Ok(home) = Home::recognise(&OsFs, home) else { return Vec::new() };
     let mut lines = vec![
         "Until the commit run no garbage cleanup (`RoutineTool -c`, `metastore.sh clean`, storage cleanup): it \
          deletes what the way back needs."
             .to_owned(),
     ];
+    let looked = Home::recognise(&OsFs, home).map_err(|error| error.to_string()).and_then(|home| {
+        let processes = facts::processes(&home).map_err(|error| error.to_string())?;
+        Ok((home, processes))
+    });
+    let (home, processes) = match looked {
+        Ok(looked) => looked,
+        Err(why) => {
+            lines.push(format!("  whether something does so by itself could not be looked at: {why}"));
+            return lines;
+        }
+    };
     if home.layout == Layout::Server {
         lines.push("  This generation cleans up by itself at midnight.".to_owned());
     }
-    let seen = procedure::watchdogs(&home, named, &facts::processes(&home));
+    let seen = procedure::watchdogs(&home, named, &processes);
     for finding in cleaners(&seen) {
         lines.push(format!("  {}", finding.what));
         lines.push(format!("    do: {}", finding.fix));

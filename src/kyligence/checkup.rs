@@ -86,8 +86,8 @@ pub struct Expected {
 pub struct Seen<'a> {
     /// The home.
     pub home: &'a Home,
-    /// Its processes.
-    pub processes: &'a Processes,
+    /// Its processes, or why they are not known.
+    pub processes: Result<&'a Processes, String>,
     /// What its log holds since the start, or why that is not known.
     pub log: Result<String, String>,
     /// Whether the first start of this release migrates the metadata.
@@ -102,7 +102,7 @@ pub struct Seen<'a> {
 
 /// Looks at the levels that need no user.
 pub fn look(seen: &Seen<'_>) -> Vec<Check> {
-    let mut checks = vec![process(seen.processes), log(seen)];
+    let mut checks = vec![process(seen), log(seen)];
     checks.push(match &seen.port {
         Ok(()) => good(Level::Port, format!("port {} takes connections", seen.home.readiness.port)),
         Err(why) => bad(Level::Port, format!("port {}: {why}", seen.home.readiness.port)),
@@ -116,10 +116,11 @@ pub fn look(seen: &Seen<'_>) -> Vec<Check> {
     checks
 }
 
-fn process(processes: &Processes) -> Check {
-    match processes.services().next() {
-        Some(service) => good(Level::Process, format!("process {} is the server", service.pid)),
-        None => bad(Level::Process, "no server of this home runs"),
+fn process(seen: &Seen<'_>) -> Check {
+    match seen.processes.as_ref().map(|processes| processes.services().next()) {
+        Err(why) => unknown(Level::Process, why.clone()),
+        Ok(Some(service)) => good(Level::Process, format!("process {} is the server", service.pid)),
+        Ok(None) => bad(Level::Process, "no server of this home runs"),
     }
 }
 

@@ -230,8 +230,9 @@ impl Stage {
     fn next(&mut self, job: &Job, phase: &str, attempt: usize, led: &mut Led) -> Option<Vec<String>> {
         let judged = &self.judged;
         let (resume, abort) = (judged.words(&["resume"]), judged.words(&["abort", "--yes"]));
-        if phase == "ended" && attempt == 0 && job.accident.site.on == "cube lock" {
-            // It may not have been let go; the next command does it, and has nothing else to do.
+        let site = &job.accident.site;
+        if phase == "ended" && attempt == 0 && (site.on == "cube lock" || site.standing.phase == "ended") {
+            // What follows the last record may be undone: the next command does it, and has nothing else to do.
             return Some(resume);
         }
         let is_scene_of_upgrade = matches!(job.scene, Scene::Begin | Scene::Resume);

@@ -86,7 +86,17 @@ pub struct Run {
 /// Lets go of what stands still when it is dropped.
 #[derive(Debug)]
 pub struct Held {
+    pid: pid_t,
     _go: Sender<()>,
+}
+
+impl Held {
+    /// Whether somebody has killed it: nothing else ends what stands still.
+    pub fn is_killed(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let state = stat.rsplit(')').next().unwrap_or_default().split_whitespace().next();
+        state.is_none_or(|state| ["Z", "X"].contains(&state))
+    }
 }
 
 /// Runs a command with no input to its end, or to that of those who are killed.
@@ -315,7 +325,7 @@ impl Tracer {
         } else {
             let (go, until) = channel();
             self.held = Some((caller, until));
-            self.go = Some(Held { _go: go });
+            self.go = Some(Held { pid: caller, _go: go });
         }
         Ok(())
     }

@@ -180,9 +180,10 @@ fn wait_for_the_orphan(site: &Site, way: Way, held: Held, found: &mut Found) {
     };
     if is_over {
         // A script that was put in the background has let go of the orphan lock. It is found among the home's processes
-        // then, and refused instead of waited for.
+        // then, and refused instead of waited for; or it was about to become the service, and the product's stop has
+        // killed it by its pid file.
         let text = text_of(&err);
-        if !text.contains(REFUSES) {
+        if !text.contains(REFUSES) && !held.is_killed() {
             found.violations.push(format!("`{}` did not wait for the script:\n{text}", way.command()));
         }
     } else if let (Some(before), Some(after)) = (before, site.state_snapshot()) {
