@@ -240,15 +240,18 @@ pub fn start(
 }
 
 /// Removes the lock of a start that was killed once the server ran: left there, it would block the operator's next start
-/// (reference F-8). That of a start at work stays.
-fn unlock(tools: &ServiceTools<'_>, home: &Path) -> Result<(), ServiceError> {
+/// (reference F-8). That of a start at work stays, and that in a home whose service does not run.
+///
+/// # Errors
+/// The processes or the lock cannot be looked at, or the lock cannot be removed.
+pub fn unlock(tools: &ServiceTools<'_>, home: &Path) -> Result<(), ServiceError> {
     let lock = home.join("LOCK");
     if !exists(tools.fs, &lock).map_err(ServiceError::Stale)? {
         return Ok(());
     }
     let now = look(tools, home)?;
     let is_idle = now.found.iter().all(|process| process.role != Role::Tool);
-    if is_idle { remove_if_there(tools.fs, &lock) } else { Ok(()) }
+    if is_idle && now.service_runs() { remove_if_there(tools.fs, &lock) } else { Ok(()) }
 }
 
 /// The service's log, from where it ended before the start.

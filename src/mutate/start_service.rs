@@ -48,8 +48,8 @@ impl Act for StartService<'_> {
         stop_service::start_and_wait(machine, self.home, self.start_timeout_s)
     }
 
-    fn make_durable(&self, _: &Machine<'_>) -> Result<(), MutationError> {
-        Ok(())
+    fn make_durable(&self, machine: &Machine<'_>) -> Result<(), MutationError> {
+        stop_service::unlock(machine, self.home)
     }
 
     fn undo(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {

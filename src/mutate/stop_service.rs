@@ -38,13 +38,18 @@ impl Act for StopService<'_> {
         product::with_service(machine, home, |tools| service::stop(tools, home, product::STOP_LIMIT))
     }
 
-    fn make_durable(&self, _: &Machine<'_>) -> Result<(), MutationError> {
-        Ok(())
+    fn make_durable(&self, machine: &Machine<'_>) -> Result<(), MutationError> {
+        unlock(machine, self.home)
     }
 
     fn undo(&self, machine: &Machine<'_>, _: &Task<'_>) -> Result<(), MutationError> {
         start_and_wait(machine, self.home, self.start_timeout_s)
     }
+}
+
+/// Of a service that is found to run: what the script that started it was killed before it could clear away.
+pub(super) fn unlock(machine: &Machine<'_>, home: &RawPath) -> Result<(), MutationError> {
+    product::with_service(machine, home.as_path(), |tools| service::unlock(tools, home.as_path()))
 }
 
 /// Starts the service of the home that is at a path now, unless it runs already, and waits until it answers.

@@ -472,8 +472,12 @@ fn stop_and_start_keep_their_contract() {
         }
         assert!(bench.machine.is_ready(), "{around:?}");
         bench.lab.forget_last(1);
+        // The script was killed in its last act.
+        let lock = bench.machine.home.join("LOCK");
+        fs::write(&lock, "").unwrap();
         bench.apply();
         assert_eq!(bench.hows(), [How::AlreadyDone]);
+        assert!(!lock.exists(), "it would keep the operator from starting the service");
         bench.lab.abort();
         bench.set(around);
         assert_eq!(bench.drive(Accident::None).is_ok(), around == Around::Nothing, "{around:?}");
