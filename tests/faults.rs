@@ -32,7 +32,6 @@ const LAYER: &str = "faults";
 
 /// I4, I5, I11: whatever call fails, the operator is told, and both ways lead on.
 #[test]
-#[ignore = "16 of its 380 states are not judged yet: looks at the service after the upgrade, the side file of the cube lock"]
 fn i11_whichever_call_fails_an_upgrade_ends_new_or_old_and_says_why() {
     let seed = support::census::seed();
     if !CAN_INJECT {

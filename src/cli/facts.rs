@@ -103,9 +103,9 @@ fn space(known: &Known<'_>, parent: &Path) -> Vec<Space> {
     }
     needs
         .into_iter()
-        .filter_map(|(at, needed_bytes)| {
-            let free_bytes = OsFs.free_bytes(&at).ok()?;
-            Some(Space { at: at.into(), needed_bytes, free_bytes })
+        .map(|(at, needed_bytes)| {
+            let free_bytes = OsFs.free_bytes(&at).map_err(|error| error.to_string());
+            Space { at: at.into(), needed_bytes, free_bytes }
         })
         .collect()
 }

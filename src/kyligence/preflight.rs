@@ -111,8 +111,8 @@ pub struct Space {
     pub at: RawPath,
     /// What the upgrade will need there at most, in bytes.
     pub needed_bytes: u64,
-    /// What is free there, in bytes.
-    pub free_bytes: u64,
+    /// What is free there, in bytes, or why that is not known.
+    pub free_bytes: Result<u64, String>,
 }
 
 /// What the caller has gathered.
@@ -327,7 +327,19 @@ fn judge_space(spaces: &[Space], findings: &mut Vec<Finding>) {
         let Space { at, needed_bytes, free_bytes } = space;
         // Other programs write too, and what is needed is an estimate: a tenth is little enough to ask for.
         let comfortable_bytes = needed_bytes.saturating_add(needed_bytes / 10);
-        let severity = match *free_bytes {
+        let free_bytes = match free_bytes {
+            Ok(free_bytes) => *free_bytes,
+            Err(why) => {
+                let what = format!(
+                    "how much of the {} MiB that are needed `{at}` has free is not known: {why}",
+                    needed_bytes.div_ceil(1 << 20)
+                );
+                let fix = "look yourself (`df`); a disk that fills up stops the upgrade, which then goes on or back";
+                findings.push(Finding::new(CheckId::P8, Severity::Warn, what, fix).unknown());
+                continue;
+            }
+        };
+        let severity = match free_bytes {
             free if free < *needed_bytes => Severity::Block,
             free if free < comfortable_bytes => Severity::Warn,
             _ => continue,
@@ -392,7 +404,7 @@ mod tests {
             java: Ok(Java { major: 8, is_64_bit: true }),
             fatal_java_options: vec!["MaxPermSize"],
             processes: Processes::default(),
-            space: vec![Space { at: "/opt".into(), needed_bytes: 10 << 20, free_bytes: 20 << 20 }],
+            space: vec![Space { at: "/opt".into(), needed_bytes: 10 << 20, free_bytes: Ok(20 << 20) }],
             same_file_system: true,
             parent_closed: None,
             own_uid: 1000,
@@ -430,7 +442,7 @@ mod tests {
             known_by: "its working directory".into(),
             command: "tail".into(),
         };
-        let cases: [(Spoil, CheckId, Severity); 15] = [
+        let cases: [(Spoil, CheckId, Severity); 16] = [
             (|f| f.home = Err("no home".into()), P1, Block),
             (|f| f.package = Err("no package".into()), P2, Block),
             (|f| f.package.as_mut().unwrap().layout = Layout::Server, P2, Block),
@@ -440,8 +452,9 @@ mod tests {
             (|f| f.java = Ok(Java { major: 7, is_64_bit: true }), P4, Block),
             (|f| f.java = Ok(Java { major: 8, is_64_bit: false }), P4, Block),
             (|f| f.java = Ok(Java { major: 17, is_64_bit: true }), P4, Block),
-            (|f| f.space[0].free_bytes = 1 << 20, P8, Block),
-            (|f| f.space[0].free_bytes = (10 << 20) + 1, P8, Warn),
+            (|f| f.space[0].free_bytes = Ok(1 << 20), P8, Block),
+            (|f| f.space[0].free_bytes = Ok((10 << 20) + 1), P8, Warn),
+            (|f| f.space[0].free_bytes = Err("denied".into()), P8, Warn),
             (|f| f.same_file_system = false, P10, Block),
             (|f| f.parent_closed = Some(String::new()), P11, Block),
             (|f| f.home_uid = 1, P11, Block),
