@@ -97,19 +97,18 @@ impl Place {
         }
         let there = root.ancestors().find(|dir| stat_opt(&OsFs, dir).is_ok_and(|meta| meta.is_some()));
         let there = there.unwrap_or(Path::new("/"));
-        let device = |path: &Path| {
-            OsFs.stat(path).map(|meta| meta.dev).map_err(|error| {
-                CommandError::refused(format!("cannot look at `{}`", RawPath::from(path)))
-                    .because(&error)
-                    .hint("run kytx as the user that owns the home")
-            })
+        let unseen = |path: &Path, error: std::io::Error| {
+            CommandError::refused(format!("cannot look at `{}`", RawPath::from(path)))
+                .because(&error)
+                .hint("run kytx as the user that owns the home")
         };
+        let device = |path: &Path| OsFs.stat(path).map(|meta| meta.dev).map_err(|error| unseen(path, error));
         if device(there)? != device(parent_of(home))? {
             return Err(CommandError::refused(format!("the state directory `{show}` is on another file system"))
                 .why("the spare tree in it is swapped with the home by a rename, which works within one file system only")
                 .hint("kytx begin ... --state-dir DIR, with DIR on the file system of the home"));
         }
-        if is_nfs(there) {
+        if is_nfs(there).map_err(|error| unseen(there, error))? {
             return Err(CommandError::refused(format!("the state directory `{show}` is on NFS"))
                 .why("file locks and renames there do not give the guarantees that kytx builds on")
                 .hint("kytx begin ... --state-dir DIR, with DIR on a local disk"));
@@ -132,8 +131,8 @@ pub fn check_for_the_metadata_tool(path: &Path) -> Result<(), CommandError> {
 }
 
 #[allow(clippy::unnecessary_cast, reason = "the width differs between architectures")]
-fn is_nfs(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|stat| is_nfs_magic(stat.f_type as u64))
+fn is_nfs(path: &Path) -> std::io::Result<bool> {
+    Ok(is_nfs_magic(rustix::fs::statfs(path)?.f_type as u64))
 }
 
 fn is_nfs_magic(magic: u64) -> bool {
@@ -207,7 +206,7 @@ mod tests {
         for local in [0xEF53, 0x5846_5342, 0x9123_683E, 0x0102_1994] {
             assert!(!is_nfs_magic(local), "ext4, xfs, btrfs, tmpfs");
         }
-        assert!(!is_nfs(&std::env::temp_dir()));
+        assert!(!is_nfs(&std::env::temp_dir()).unwrap());
     }
 
     #[test]

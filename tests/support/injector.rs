@@ -337,8 +337,9 @@ impl Watcher for Injector {
             return Then::Happen;
         }
         let mut on = class(&seen.path, &self.root, &self.state);
-        // No step is in hand: the directory is made, or removed, for what the lock lies in.
-        if on == "cube data" && seen.path.ends_with("_kytx") && self.standing.window != "before outcome" {
+        // No step is in hand: the directory is made or removed, and its name synced, for what the lock lies in.
+        let is_about_lock = seen.path.ends_with("_kytx") || seen.ways & SYNCS != 0;
+        if on == "cube data" && is_about_lock && self.standing.window != "before outcome" {
             "cube lock".clone_into(&mut on);
         }
         let spared = is_spared(&on);
