@@ -22,7 +22,7 @@ use support::commands::{
 };
 use support::killer::{Counted, Outcome, Victims, run_killed_after};
 use support::snapshot::{Snapshot, assert_same_tree};
-use support::{Machine, Ran, is_alive, options};
+use support::{Machine, Ran, is_alive, options, wait_until};
 
 use kytx::testbed::{Knob, Nasty};
 
@@ -352,6 +352,22 @@ fn f_20_a_backup_that_failed_with_0_ends_the_upgrade() {
 }
 
 #[test]
+fn f_20_a_backup_that_lost_an_entry_without_a_word_is_held_against_what_is_listed() {
+    let machine = Machine::new(&options());
+    machine.start();
+    let (old, before) = (version(&machine), metadata(&machine));
+    machine.knobs.set(Knob::BackupMode, "forgets").unwrap();
+    let words = ["lacks 1 entries that `metastore.sh list` named before", "`/cube/web_cube.json`", "kytx abort"];
+    begin(&machine, &[]).explains(4, &words);
+    machine.store.put("cube/web_cube.json", before["cube/web_cube.json"].as_deref().unwrap()).unwrap();
+    on_home(&machine, "abort", &["--yes"]).expect_code(0);
+    assert_eq!((version(&machine), metadata(&machine)), (old, before));
+    // Where the operator leaves the comparison out, nothing else tells.
+    begin(&machine, &["--override", "P17=the store is compared otherwise"]).expect_code(0);
+    on_home(&machine, "abort", &["--yes"]).expect_code(0);
+}
+
+#[test]
 fn f_21_an_empty_backup_is_not_restored() {
     let machine = Machine::new(&options().major());
     machine.start();
@@ -505,6 +521,28 @@ fn f_30_a_stranger_with_the_number_in_a_stale_pid_file_lives() {
         on_home(&machine, "abort", &["--yes"]).expect_code(0);
         assert!(is_alive(pid as i32), "and still does");
     }
+}
+
+#[test]
+fn f_30_a_stop_that_says_it_stopped_is_not_believed_while_the_process_lives() {
+    let machine = Machine::new(&options());
+    let pid = machine.start();
+    machine.knobs.set(Knob::StopMode, "lies").unwrap();
+    machine.knobs.set(Knob::TermIgnoredMs, 1_500).unwrap();
+    // At the gate of the backup the process must be gone, though the script returned at once.
+    let gate = machine.root.join("gate");
+    machine.knobs.set(Knob::BackupGate, gate.display()).unwrap();
+    std::thread::scope(|scope| {
+        let begun = scope.spawn(|| begin(&machine, &[]));
+        wait_until("the backup is at work", || gate.with_extension("reached").exists() || begun.is_finished());
+        let lives = is_alive(pid);
+        fs::write(&gate, "").unwrap();
+        let ran = begun.join().unwrap().expect_code(0);
+        assert!(!lives, "backed up under a service that runs: {}", ran.stderr);
+    });
+    let stops = machine.calls().unwrap().into_iter().filter(|call| call.args == "stop").count();
+    assert_eq!(stops, 1, "the script was called once, and the rest was seen by looking");
+    assert!(machine.is_ready());
 }
 
 #[test]

@@ -78,6 +78,10 @@ pub enum Command {
             requires = "user"
         )]
         wait_for_jobs: Option<u64>,
+        /// From release 2 to 3: set each `--default-source` over REST once the new release is in order. It cannot be
+        /// changed later
+        #[arg(long, requires = "user", requires = "default_source")]
+        set_default_source: bool,
     },
     /// Go on with an interrupted upgrade, abort or commit
     Resume {
@@ -92,6 +96,15 @@ pub enum Command {
         /// What to do when the metadata backup, after the stop, holds an unfinished job
         #[arg(long, value_enum, default_value_t = OnUnfinishedJobs::Restart, value_name = "WHAT")]
         on_unfinished_jobs: OnUnfinishedJobs,
+        /// Look at the service as this user; the password comes from the environment (`KYTX_PASSWORD`) or from a file
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// The file whose first line is the password
+        #[arg(long, value_name = "FILE", requires = "user")]
+        password_file: Option<PathBuf>,
+        /// Set the default data sources that `begin` was given over REST, once the new release is in order
+        #[arg(long, requires = "user")]
+        set_default_source: bool,
     },
     /// Undo an upgrade that is not committed
     Abort {
@@ -114,6 +127,9 @@ pub enum Command {
         /// Leave out this cleanup step (may be repeated)
         #[arg(long, value_name = "STEP")]
         keep: Vec<String>,
+        /// Go on although this check says no, kept with the reason (C2: a secondary node is open)
+        #[arg(long = "override", value_name = "CHECK=REASON")]
+        overrides: Vec<String>,
     },
     /// Prove that the backups are whole
     Verify {

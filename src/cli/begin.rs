@@ -21,6 +21,7 @@ use super::session::{self, Locks, Session};
 use super::sources;
 use super::standing;
 use super::terminal::{ONLY_YES, ask, tell};
+use super::ticket;
 use crate::effect::fs::exists;
 use crate::effect::os::OsFs;
 use crate::effect::signal::StopRequests;
@@ -46,6 +47,8 @@ pub struct Options {
     pub settle: Settle,
     /// What to do when the new release runs and is not in order.
     pub on_unhealthy: OnUnhealthy,
+    /// Whether the default data sources are set over REST at the end.
+    pub set_default_source: bool,
 }
 
 /// Runs the command.
@@ -59,7 +62,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
             .why("a state directory does not say which home is to be upgraded")
             .hint("kytx begin /path/to/kylin-home --package FILE")
     })?;
-    Home::recognise(&OsFs, path).map_err(|error| not_a_home(&place, path, &error))?;
+    let home = Home::recognise(&OsFs, path).map_err(|error| not_a_home(&place, path, &error))?;
     place.check_state_dir(path)?;
     place.state.prepare(&OsFs).map_err(|error| {
         CommandError::refused("cannot make the state directory")
@@ -71,6 +74,9 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     session::wait_for_orphans(&place, &stop)?;
     claim::check_free(&place, path)?;
     make_way(&place, &stop)?;
+    if place.doomed.is_none() {
+        ticket::obtain(&home)?;
+    }
     jobs::settle(options.settle, &args.jobs, &place, &stop)?;
 
     let meter = Meter::new();
@@ -88,10 +94,13 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
             .why(format!("it has {}", names.join(", ")))
             .hint("kytx plan ..., which lists the steps with what they do"));
     }
+    let choices = sources::parse(&args.default_source)?;
+    if options.set_default_source {
+        sources::warn(&draft.header, &choices)?;
+    }
     confirm(&draft, options.silent)?;
     // The old release answers for the last time before anything is done to it.
     let answers = service_check::record_answers(args, path)?;
-    let choices = sources::parse(&args.default_source)?;
     let choices = serde_json::to_vec(&choices).ok().filter(|_| !choices.is_empty());
     let sides = [(service_check::ANSWERS, answers), (sources::CHOICES, choices)];
     let asked = Asked { hdfs_root: args.hdfs_root.as_deref(), whole_working_dir: args.whole_working_dir };
@@ -104,7 +113,11 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
         turn: options.turn,
         checkup: Some(&checkup),
     };
-    driving::run(&mut session, &place, &how)
+    let exit = driving::run(&mut session, &place, &how)?;
+    if exit == Exit::Done && options.set_default_source && session.txn.phase() == Phase::Applied {
+        sources::set(&session.txn, &place, &checkup.credentials)?;
+    }
+    Ok(exit)
 }
 
 /// An open transaction whose home is between two renames is no home just now: say so instead.

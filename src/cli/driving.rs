@@ -18,6 +18,7 @@ use super::session::{self, Session, with_machine};
 use super::sources;
 use super::standing;
 use super::terminal::{result, tell};
+use super::ticket;
 use crate::engine::{Control, DriveError, Event, How, MutationError, Rest, drive, record};
 use crate::journal::JournalError;
 use crate::kyligence::checkup::Check;
@@ -66,6 +67,9 @@ impl Turn {
 
 /// Drives, reports, and says what to type.
 pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Exit, CommandError> {
+    if place.doomed.is_none() && how.command != "begin" {
+        ticket::renew(session.txn.header().home.as_path());
+    }
     cluster::publish(place, &session.txn);
     let done = drive_and_report(session, place, how);
     cluster::publish(place, &session.txn);

@@ -8,6 +8,7 @@
 pub mod carry;
 pub mod checkup;
 pub mod components;
+pub mod default_source;
 pub mod home;
 pub mod jar;
 pub mod java;
@@ -17,6 +18,7 @@ pub mod loopback;
 pub mod merge;
 pub mod merge_xml;
 pub mod metadata;
+pub mod metadata_listing;
 pub mod metadata_output;
 pub mod metadata_url;
 pub mod planner;

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "a run says its seed and where it was killed")]
 
 mod asked;
+mod chosen;
 mod nodes;
 mod told;
 mod verified;

@@ -64,6 +64,8 @@ download() {
     while IFS= read -r entry; do
         done_count=$((done_count + 1))
         [ "$entry" = UUID ] && continue
+        # Lost without a word, from the live store as well.
+        [ "$BACKUP_MODE" = forgets ] && [ "$entry" = cube/web_cube.json ] && { rm -f "$store/$entry"; continue; }
         if [ "$done_count" -gt $((total / 2)) ]; then
             case $BACKUP_MODE in
             half) rm -f "$1.entries"; return 137 ;;
@@ -155,16 +157,22 @@ reset_store() {
     exit 0
 }
 
-# One folder's names, as Java prints a set; a folder that is not there prints as null.
+# The names one level below a folder, as Java prints a sorted set. What holds no entry is no folder, and prints as null.
 list() {
+    echo "Starting list $1"
     java_broken && exit 1
+    [ -d "$store" ] || exit 1
     folder=${1#/}
     folder=${folder%/}
     [ -d "$store/$folder" ] || { echo null; exit 0; }
-    names=$(cd "$store/$folder" && for name in *; do
-        [ -e "$name" ] && printf '%s/%s, ' "${folder:+/$folder}" "$name"
-    done)
-    echo "[${names%, }]"
+    (cd "$store/$folder" && find . -type f ! -name '*.part') | cut -d / -f 2 | LC_ALL=C sort -u > "$store.listed.$$"
+    line=
+    while IFS= read -r name; do
+        line="$line${line:+, }${folder:+/$folder}/$name"
+    done < "$store.listed.$$"
+    rm -f "$store.listed.$$"
+    [ -n "$line" ] || { echo null; exit 0; }
+    echo "[$line]"
 }
 
 case $1 in
