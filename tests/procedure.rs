@@ -169,7 +169,8 @@ fn a_ticket_is_obtained_by_the_homes_own_keytab_before_anything_is_begun() {
     let programs = Programs::new();
     let (cache, calls) = (programs.dir.path().join("cache"), programs.dir.path().join("calls"));
     programs.put("klist", &format!("[ -s {} ]", cache.display()));
-    programs.put("kinit", &format!("echo \"$*\" >> {0}; echo ticket > {1}", calls.display(), cache.display()));
+    programs
+        .put("kinit", &format!("echo \"$*\" >> {0}; echo ticket > {1}", calls.display(), cache.display()));
     set_property(
         &machine,
         "kap.kerberos.enabled=true\nkap.kerberos.keytab=user.keytab\nkap.kerberos.principal=kylin@R",

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::kyligence::planner::ArchiveWhen;
+use crate::mutate::RestoreHow;
 
 /// Upgrades Kyligence Enterprise or Apache Kylin in place, as one transaction.
 ///
@@ -82,6 +83,10 @@ pub enum Command {
         /// changed later
         #[arg(long, requires = "user", requires = "default_source")]
         set_default_source: bool,
+        /// From release 2 to 3, with the service down: list outdated metadata and cube data, ask, and delete them before
+        /// the backups; no abort brings them back
+        #[arg(long)]
+        clean_outdated: bool,
     },
     /// Go on with an interrupted upgrade, abort or commit
     Resume {
@@ -102,6 +107,9 @@ pub enum Command {
         /// The file whose first line is the password
         #[arg(long, value_name = "FILE", requires = "user")]
         password_file: Option<PathBuf>,
+        /// How the metadata are restored, where an abort goes on
+        #[arg(long, value_enum, default_value_t = RestoreArg::Auto, value_name = "HOW")]
+        restore: RestoreArg,
         /// Set the default data sources that `begin` was given over REST, once the new release is in order
         #[arg(long, requires = "user")]
         set_default_source: bool,
@@ -116,6 +124,9 @@ pub enum Command {
         /// Print exactly what would be undone, and touch nothing
         #[arg(long)]
         dry_run: bool,
+        /// How the metadata are restored, if the new release was ever started
+        #[arg(long, value_enum, default_value_t = RestoreArg::Auto, value_name = "HOW")]
+        restore: RestoreArg,
     },
     /// Make an upgrade final, and delete what the way back needed
     Commit {
@@ -356,6 +367,27 @@ pub enum MergeArg {
     Theirs,
     /// Ask for each
     Ask,
+}
+
+/// How the metadata are restored on the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RestoreArg {
+    /// By what differs in stores of thousands of entries, else in full
+    Auto,
+    /// The store is emptied and restored
+    Full,
+    /// Only what differs, compared before and after; in full if that cannot be proven
+    Difference,
+}
+
+impl From<RestoreArg> for RestoreHow {
+    fn from(arg: RestoreArg) -> Self {
+        match arg {
+            RestoreArg::Auto => Self::Auto,
+            RestoreArg::Full => Self::Full,
+            RestoreArg::Difference => Self::Difference,
+        }
+    }
 }
 
 /// What a node of a cluster does.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::args::{OnUnhealthy, UpgradeArgs};
 use super::check::finding_lines;
 use super::claim;
+use super::cleaning;
 use super::cluster;
 use super::cluster_lock::{self, Asked};
 use super::draft::{CARRY_LIST, Draft, draft};
@@ -29,7 +30,7 @@ use crate::engine::record;
 use crate::journal::Store;
 use crate::kyligence::home::Home;
 use crate::kyligence::preflight::{Severity, blocks};
-use crate::mutate::content_name;
+use crate::mutate::{RestoreHow, content_name};
 use crate::raw_path::RawPath;
 use crate::txn::{Phase, Record, Txn};
 
@@ -49,6 +50,8 @@ pub struct Options {
     pub on_unhealthy: OnUnhealthy,
     /// Whether the default data sources are set over REST at the end.
     pub set_default_source: bool,
+    /// Whether outdated data are deleted before anything else.
+    pub clean_outdated: bool,
 }
 
 /// Runs the command.
@@ -76,6 +79,9 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     make_way(&place, &stop)?;
     if place.doomed.is_none() {
         ticket::obtain(&home)?;
+    }
+    if options.clean_outdated {
+        cleaning::clean(path, &place, &stop, options.silent)?;
     }
     jobs::settle(options.settle, &args.jobs, &place, &stop)?;
 
@@ -112,6 +118,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
         stop_before: options.stop_before.as_deref(),
         turn: options.turn,
         checkup: Some(&checkup),
+        restore: RestoreHow::Auto,
     };
     let exit = driving::run(&mut session, &place, &how)?;
     if exit == Exit::Done && options.set_default_source && session.txn.phase() == Phase::Applied {

@@ -74,8 +74,7 @@ pub fn gather(
         Role::Primary => named.iter().flatten().filter(|name| takes_connections(name)).cloned().collect(),
         Role::Secondary => Vec::new(),
     };
-    let membership =
-        dir.ok().map(|dir| Membership {
+    let membership = dir.ok().map(|dir| Membership {
         role,
         dir: RawPath::from(dir),
         port: home.readiness.port,
@@ -250,7 +249,10 @@ pub fn waits_for_the_primary(place: &Place) -> Option<String> {
 }
 
 /// The secondary nodes that are open, where this one is the primary.
-fn open_secondaries(membership: &Membership, refuse: &dyn Fn() -> CommandError) -> Result<Vec<Node>, CommandError> {
+fn open_secondaries(
+    membership: &Membership,
+    refuse: &dyn Fn() -> CommandError,
+) -> Result<Vec<Node>, CommandError> {
     let nodes = nodes_in(&membership.dir.to_path_buf(), None)
         .map_err(|error| refuse().because(&error).hint(format!("make `{}` readable", membership.dir)))?;
     Ok(nodes.into_iter().filter(|node| node.role == Role::Secondary && node.is_open()).collect())
@@ -285,7 +287,9 @@ pub fn check_commit_order(place: &Place, reason: Option<&str>) -> Result<(), Com
         return Ok(());
     };
     let refuse = || {
-        CommandError::refused("not committed: another node of the cluster is open, and could not go back any more")
+        CommandError::refused(
+            "not committed: another node of the cluster is open, and could not go back any more",
+        )
     };
     let open = open_secondaries(&membership, &refuse)?;
     if open.is_empty() {

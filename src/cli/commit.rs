@@ -14,6 +14,7 @@ use crate::effect::tree::measure_tree;
 use crate::engine::record;
 use crate::hadoop::Hdfs;
 use crate::hadoop::local::LocalHdfs;
+use crate::mutate::RestoreHow;
 use crate::txn::{Mutation, Outcome, Phase, Record, Stage, StepId, Txn};
 
 /// Runs the command.
@@ -60,7 +61,13 @@ pub fn run(
             return Err(error);
         }
     }
-    let how = Driving { command: "commit", stop_before: None, turn: Turn::NEVER, checkup: None };
+    let how = Driving {
+        command: "commit",
+        stop_before: None,
+        turn: Turn::NEVER,
+        checkup: None,
+        restore: RestoreHow::Auto,
+    };
     let exit = driving::run(&mut session, &place, &how)?;
     if let (Some(freed), Exit::Done) = (freed, exit) {
         result(&format!("Freed {}.", bytes(freed)));

@@ -23,7 +23,7 @@ use crate::engine::{Control, DriveError, Event, How, MutationError, Rest, drive,
 use crate::journal::JournalError;
 use crate::kyligence::checkup::Check;
 use crate::kyligence::jobs::UnfinishedJobs;
-use crate::mutate::{Downtime, Machine};
+use crate::mutate::{Downtime, Machine, RestoreHow};
 use crate::txn::{AbortReason, Direction, Mutation, Outcome, Phase, Record, StepId, Txn};
 
 /// How to drive.
@@ -36,6 +36,8 @@ pub struct Driving<'a> {
     pub turn: Turn,
     /// How the service is looked at once everything is applied. `None`: not at all.
     pub checkup: Option<&'a Checkup>,
+    /// How the metadata are restored on the way back.
+    pub restore: RestoreHow,
 }
 
 /// When a run that upgrades turns round by itself.
@@ -138,6 +140,7 @@ fn drive_to_rest(
     stop_before: Option<StepId>,
 ) -> (Result<Rest, DriveError>, Vec<Check>) {
     machine.overridden.extend(session.txn.header().overrides.iter().map(|given| given.check.clone()));
+    machine.restore = how.restore;
     let doomed = place.doomed.as_deref();
     let rest = drive_once(session, machine, meter, stop_before, doomed);
     if let (Err(error @ DriveError::Failed { step, source, .. }), Phase::Applying) =

@@ -10,6 +10,7 @@ use super::service_check::Checkup;
 use super::session::Session;
 use super::sources;
 use super::standing;
+use crate::mutate::RestoreHow;
 use crate::txn::Phase;
 
 /// How to go on.
@@ -20,6 +21,8 @@ pub struct Options {
     pub turn: Turn,
     /// Who looks at the service after its start.
     pub who: JobsArgs,
+    /// How the metadata are restored, where an abort goes on.
+    pub restore: RestoreHow,
     /// Whether the default data sources that were given to `begin` are to be set.
     pub set_default_source: bool,
 }
@@ -45,7 +48,13 @@ pub fn run(which: &WhichArgs, options: &Options) -> Result<Exit, CommandError> {
         Phase::Planning | Phase::Applying | Phase::Aborting | Phase::Committing => {
             session.tell();
             let stop_before = options.stop_before.as_deref();
-            let how = Driving { command: "resume", stop_before, turn: options.turn, checkup: Some(&checkup) };
+            let how = Driving {
+                command: "resume",
+                stop_before,
+                turn: options.turn,
+                checkup: Some(&checkup),
+                restore: options.restore,
+            };
             driving::run(&mut session, &place, &how)?
         }
     };

@@ -83,9 +83,11 @@ fn choices(place: &Place) -> BTreeMap<String, String> {
 /// Says before anything is begun what setting the choices means; refuses it where there is nothing to choose.
 pub fn warn(header: &Header, choices: &BTreeMap<String, String>) -> Result<(), CommandError> {
     if !(header.old_version.starts_with("2.") && header.new_version.starts_with("3.")) {
-        return Err(CommandError::usage("`--set-default-source` is for an upgrade from release 2 to 3 alone")
-            .why(format!("this one is from {} to {}", header.old_version, header.new_version))
-            .hint("leave it out"));
+        return Err(CommandError::usage(
+            "`--set-default-source` is for an upgrade from release 2 to 3 alone",
+        )
+        .why(format!("this one is from {} to {}", header.old_version, header.new_version))
+        .hint("leave it out"));
     }
     for (project, source) in choices {
         tell(&format!(
@@ -123,10 +125,14 @@ pub fn set(txn: &Txn, place: &Place, who: &Result<Option<Credentials>, String>) 
     for (project, word) in &choices {
         let Some(source) = Source::parse(word) else { continue };
         if !open.contains_key(project) {
-            result(&format!("`{project}` needs no default data source: its tables are of one, or it has chosen."));
+            result(&format!(
+                "`{project}` needs no default data source: its tables are of one, or it has chosen."
+            ));
             continue;
         }
-        tell(&format!("Setting the default data source of `{project}` to `{source}`. It cannot be changed later."));
+        tell(&format!(
+            "Setting the default data source of `{project}` to `{source}`. It cannot be changed later."
+        ));
         let done = choose(&rest, project, source).map_err(|error| {
             refuse(&format!("the default data source of `{project}` was not set")).because(&error)
         })?;

@@ -80,7 +80,8 @@ fn is_valid() -> Result<bool, String> {
 /// the preconditions to say.
 pub fn obtain(home: &Home) -> Result<(), CommandError> {
     let Some(kerberos) = configured(home) else { return Ok(()) };
-    let (Some((principal, keytab)), Some(kinit), Ok(false)) = (kerberos.usable(), on_path("kinit"), is_valid())
+    let (Some((principal, keytab)), Some(kinit), Ok(false)) =
+        (kerberos.usable(), on_path("kinit"), is_valid())
     else {
         return Ok(());
     };

@@ -100,7 +100,8 @@ pub fn choose(rest: &Rest, name: &str, source: Source) -> Result<Chosen, ChooseE
         None => {}
     }
     let mut wanted = before;
-    let own = wanted.as_object_mut().map(|fields| fields.entry("override_kylin_properties").or_insert(Value::Null));
+    let own =
+        wanted.as_object_mut().map(|fields| fields.entry("override_kylin_properties").or_insert(Value::Null));
     let own = own.ok_or(RestError::Shape { missing: "project's fields" })?;
     if own.is_null() {
         *own = json!({});

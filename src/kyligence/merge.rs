@@ -128,7 +128,9 @@ pub fn merge_with(
     let twofold = twofold(base_values.as_ref(), &old_values, &new_values, renames);
     let (old_values, base_values) = (
         under_new_names(old_values.clone()),
-        base_values.clone().map(|base| under_new_names(base).into_iter().chain(twofold).collect::<BTreeMap<_, _>>()),
+        base_values
+            .clone()
+            .map(|base| under_new_names(base).into_iter().chain(twofold).collect::<BTreeMap<_, _>>()),
     );
     let keys: BTreeSet<&String> =
         old_values.keys().chain(new_values.keys()).chain(base_values.iter().flat_map(|b| b.keys())).collect();
@@ -176,10 +178,12 @@ fn twofold(
 ) -> BTreeMap<String, String> {
     let Some(base) = base else { return BTreeMap::new() };
     let both = old.keys().filter_map(|key| Some((key, renames.new_name(key)?)));
-    both.filter(|(key, new)| old.contains_key(new) && shipped.contains_key(new) && !shipped.contains_key(*key))
-        .filter(|(_, new)| !base.contains_key(new))
-        .filter_map(|(key, new)| Some((new, base.get(key)?.clone())))
-        .collect()
+    both.filter(|(key, new)| {
+        old.contains_key(new) && shipped.contains_key(new) && !shipped.contains_key(*key)
+    })
+    .filter(|(_, new)| !base.contains_key(new))
+    .filter_map(|(key, new)| Some((new, base.get(key)?.clone())))
+    .collect()
 }
 
 /// What differs between two sets of values, for somebody who must carry it over by hand. Values are masked.

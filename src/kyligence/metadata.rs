@@ -105,6 +105,14 @@ pub enum MetadataError {
         /// The home.
         home: RawPath,
     },
+    /// Another tool of the product failed.
+    #[error("`{command}` failed ({ended})")]
+    Tool {
+        /// The command.
+        command: String,
+        /// How it ended.
+        ended: String,
+    },
     /// A command that only reads has deleted entries from the live store.
     #[error(
         "the tool has deleted entries from the live store, because it did not find their content in the working \
@@ -147,6 +155,14 @@ pub enum MetadataError {
         dir: RawPath,
         /// What is wrong.
         why: String,
+    },
+    /// An entry could not be removed.
+    #[error("`metastore.sh remove {path}` did not remove the entry ({ended})")]
+    NotRemoved {
+        /// The entry.
+        path: String,
+        /// How the script ended, or why it was not run.
+        ended: String,
     },
     /// The store could not be emptied.
     #[error(
@@ -271,6 +287,37 @@ pub fn restore_exact(
     }
 }
 
+/// Lays the entries of a directory over those of the store, and leaves all others.
+pub fn lay_over(
+    tools: &MetadataTools<'_>,
+    home: &Path,
+    layout: Layout,
+    dir: &Path,
+) -> Result<(), MetadataError> {
+    refuse_blank(home)?;
+    let unfit = |why: &str| MetadataError::Unverified { dir: dir.into(), why: why.to_owned() };
+    let path = dir.to_str().ok_or_else(|| unfit("its path is not UTF-8"))?;
+    if path.contains(char::is_whitespace) {
+        return Err(unfit("its path has a blank, at which the tool would cut it"));
+    }
+    restore(tools, home, layout, &["restore", path])
+}
+
+/// Removes one entry of the store. Restartable: one that is gone is fine. The caller looks at the store after, as the
+/// command says nothing.
+pub fn remove(tools: &MetadataTools<'_>, home: &Path, path: &str) -> Result<(), MetadataError> {
+    refuse_blank(home)?;
+    let not_removed = |ended: String| MetadataError::NotRemoved { path: path.to_owned(), ended };
+    if path.contains(char::is_whitespace) || !path.is_ascii() {
+        return Err(not_removed(
+            "it has a blank or no plain letters, at which the tool might cut it".to_owned(),
+        ));
+    }
+    let ran = run(tools, home, &["remove", path])?;
+    let is_sound = ran.code == Some(0) && traces_of_damage(&ran.stdout, &ran.stderr).is_empty();
+    if is_sound { Ok(()) } else { Err(not_removed(how_it_ended(&ran))) }
+}
+
 fn restore(
     tools: &MetadataTools<'_>,
     home: &Path,
@@ -313,7 +360,8 @@ struct Nobody;
 
 impl Attendant for Nobody {}
 
-fn run_script(
+/// Runs one of the scripts that touch the metadata, once the working directory is proven reachable (reference 22.1).
+pub(super) fn run_script(
     tools: &MetadataTools<'_>,
     home: &Path,
     script: &str,

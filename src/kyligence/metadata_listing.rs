@@ -77,15 +77,20 @@ impl Listing {
     /// The names that were there and are in a later listing no more; folders that were not asked for again say nothing.
     pub fn gone_in(&self, later: &Self) -> Vec<String> {
         let nothing = Names::new();
-        let asked = later.folders.iter().map(|(folder, now)| (self.folders.get(folder).unwrap_or(&nothing), now));
+        let asked =
+            later.folders.iter().map(|(folder, now)| (self.folders.get(folder).unwrap_or(&nothing), now));
         asked.flat_map(|(before, now)| before.difference(now).cloned()).collect()
     }
 }
 
 /// Names in a message, as many as a reader takes in.
 pub fn listed(names: &[String]) -> String {
-    let mut text =
-        names.iter().take(NAMED_MAX).map(|name| format!("`{}`", mask_text(name))).collect::<Vec<_>>().join(", ");
+    let mut text = names
+        .iter()
+        .take(NAMED_MAX)
+        .map(|name| format!("`{}`", mask_text(name)))
+        .collect::<Vec<_>>()
+        .join(", ");
     if names.len() > NAMED_MAX {
         text.push_str(", ...");
     }

@@ -7,6 +7,7 @@
 
 pub mod carry;
 pub mod checkup;
+pub mod cleaning;
 pub mod components;
 pub mod default_source;
 pub mod home;

@@ -46,7 +46,7 @@ pub fn manifest_path(backup: &RawPath) -> PathBuf {
 /// The tool names a backup by the second, and writes into a directory that it finds under that name: an attempt right
 /// after a failed one, or after somebody else's, would mix two backups. So a second in which a backup was begun is left
 /// to pass.
-fn leave_the_second(machine: &Machine<'_>, dir: &Path) -> Result<(), MutationError> {
+pub(super) fn leave_the_second(machine: &Machine<'_>, dir: &Path) -> Result<(), MutationError> {
     let Some(meta) = stat_opt(machine.fs, dir).context("look at", dir)? else { return Ok(()) };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     // A directory is as old as its latest name.

@@ -297,7 +297,8 @@ impl Service {
     /// Replaces a project's description, in the form of KE 3 and Kylin 3.
     fn change_project(&self, request: &Request) -> io::Result<Answer> {
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-        let wanted = body["projectDescData"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let wanted =
+            body["projectDescData"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
         let (Some(name), Some(wanted)) = (body["formerProjectName"].as_str(), wanted) else {
             return Ok(Answer::html(400, "<html>Bad Request</html>"));
         };
@@ -392,8 +393,13 @@ impl Request {
         let mut lines = reader.by_ref().lines();
         let first = lines.next().transpose()?.unwrap_or_default();
         let word = |at| first.split(' ').nth(at).unwrap_or_default().to_owned();
-        let mut request =
-            Self { method: word(0), path: word(1), authorization: String::new(), accept: String::new(), body: Vec::new() };
+        let mut request = Self {
+            method: word(0),
+            path: word(1),
+            authorization: String::new(),
+            accept: String::new(),
+            body: Vec::new(),
+        };
         let mut body_bytes = 0;
         for line in lines {
             let line = line?;

@@ -19,18 +19,22 @@ fn web() -> Value {
 fn service(project: Value, keeps: bool) -> (u16, Arc<Mutex<Vec<Value>>>) {
     let told = Arc::new(Mutex::new(Vec::new()));
     let (kept, log) = (Mutex::new(project), Arc::clone(&told));
-    let port = serve_bodies(move |method, path, body| match (method, path.split('?').next().unwrap_or_default()) {
-        ("GET", "/kylin/api/projects") => Reply::Json(json!({"projects": [*kept.lock().unwrap()], "size": 1})),
-        ("PUT", "/kylin/api/projects") => {
-            let body: Value = serde_json::from_str(body).unwrap();
-            if keeps {
-                *kept.lock().unwrap() = serde_json::from_str(body["projectDescData"].as_str().unwrap()).unwrap();
+    let port =
+        serve_bodies(move |method, path, body| match (method, path.split('?').next().unwrap_or_default()) {
+            ("GET", "/kylin/api/projects") => {
+                Reply::Json(json!({"projects": [*kept.lock().unwrap()], "size": 1}))
             }
-            log.lock().unwrap().push(body);
-            Reply::Json(json!({}))
-        }
-        _ => Reply::Status(404, ""),
-    });
+            ("PUT", "/kylin/api/projects") => {
+                let body: Value = serde_json::from_str(body).unwrap();
+                if keeps {
+                    *kept.lock().unwrap() =
+                        serde_json::from_str(body["projectDescData"].as_str().unwrap()).unwrap();
+                }
+                log.lock().unwrap().push(body);
+                Reply::Json(json!({}))
+            }
+            _ => Reply::Status(404, ""),
+        });
     (port, told)
 }
 
@@ -64,10 +68,14 @@ fn a_service_that_says_yes_and_keeps_nothing_is_not_believed() {
         (Reply::Cut, |error| matches!(error, RestError::NoAnswer { .. })),
         (Reply::Half, |error| matches!(error, RestError::NoAnswer { .. })),
     ] {
-        let port = serve_bodies(move |method, _, _| {
-            if method == "PUT" { reply.clone() } else { Reply::Json(json!([web()])) }
-        });
-        let Err(ChooseError::Rest(error)) = choose(&rest(port), "web", Source::Hive) else { panic!("believed") };
+        let port = serve_bodies(
+            move |method, _, _| {
+                if method == "PUT" { reply.clone() } else { Reply::Json(json!([web()])) }
+            },
+        );
+        let Err(ChooseError::Rest(error)) = choose(&rest(port), "web", Source::Hive) else {
+            panic!("believed")
+        };
         assert!(is_it(&error), "{error}");
     }
 }
@@ -80,7 +88,8 @@ fn a_default_source_is_set_after_the_migration_and_an_abort_takes_it_back() {
     machine.start();
     let before = metadata(&machine);
     let words = [
-        &["begin", text(&machine.home), "--package", text(&package), "--silent", "--licence", text(&licence)][..],
+        &["begin", text(&machine.home), "--package", text(&package), "--silent", "--licence", text(&licence)]
+            [..],
         &["--user", "ADMIN", "--default-source", "web=kafka", "--default-source", "sales=hive"],
     ]
     .concat();

@@ -6,6 +6,8 @@
 
 mod asked;
 mod chosen;
+mod cleaned;
+mod difference;
 mod nodes;
 mod told;
 mod verified;

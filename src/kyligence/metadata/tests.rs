@@ -196,13 +196,18 @@ fn maintenance_mode_is_left_after_a_success_whose_script_may_have_failed_to() {
 fn a_home_with_a_blank_is_refused() {
     let act = |_: &Path, _: &Call| (0, String::new());
     let fake = Fake::new(&act);
-    let error = back_up(&fake.tools(&|| Ok(())), Path::new("/opt/my kylin"), Layout::Tomcat, true).unwrap_err();
+    let error =
+        back_up(&fake.tools(&|| Ok(())), Path::new("/opt/my kylin"), Layout::Tomcat, true).unwrap_err();
     assert!(matches!(error, MetadataError::BlankInHome { .. }));
     assert!(fake.calls().is_empty());
 }
 
 /// A store whose listings say one thing before the backup and another after it.
-fn lists<'a>(before: &'a str, after: &'a str, files: &'a [&'a str]) -> impl Fn(&Path, &Call) -> (i32, String) + 'a {
+fn lists<'a>(
+    before: &'a str,
+    after: &'a str,
+    files: &'a [&'a str],
+) -> impl Fn(&Path, &Call) -> (i32, String) + 'a {
     move |home, call| {
         let is_done = home.join("meta_backups").exists();
         match call.label.strip_prefix("metastore.sh list ") {
@@ -229,7 +234,8 @@ fn a_backup_is_held_against_what_the_tool_lists_before_and_after() {
     made.unwrap();
     let list = |folder: &str| format!("metastore.sh list {folder}");
     let backup = "metastore.sh backup".to_owned();
-    let expected = [list("/"), list("/project"), list("/user_group"), backup, list("/"), list("/execute_output")];
+    let expected =
+        [list("/"), list("/project"), list("/user_group"), backup, list("/"), list("/execute_output")];
     assert_eq!(calls, expected);
     let (lost, _) = judge(top, top, &all[..3]);
     let lost = lost.unwrap_err().to_string();
@@ -237,7 +243,9 @@ fn a_backup_is_held_against_what_the_tool_lists_before_and_after() {
     let (lost, _) = judge(top, top, &["UUID", "project/p.json", "project/q, r.json"]);
     assert!(lost.unwrap_err().to_string().contains("`/user_group`"));
     let (gone, _) = judge(top, "[/UUID, /project]", &all);
-    assert!(gone.unwrap_err().to_string().contains("gone from the store while it was backed up: `/user_group`"));
+    assert!(
+        gone.unwrap_err().to_string().contains("gone from the store while it was backed up: `/user_group`")
+    );
     let (late, _) = judge(top, "[/UUID, /late, /project, /user_group]", &all);
     assert!(late.unwrap_err().to_string().contains("named after it was made: `/late`"));
     let (down, calls) = judge("[/down]", top, &all);

@@ -263,8 +263,11 @@ fn health(old: &Identity) -> Option<Finding> {
         _ => return None,
     };
     let what = "whether the metadata are healthy is not checked";
-    let fix =
+    let mut fix =
         format!("look with `{tool}` while the service runs, and clean up before the upgrade or not at all");
+    if old.generation() == Some(Generation::Kap2) {
+        fix.push_str(": `begin --clean-outdated` does, before its backups and with the service down");
+    }
     Some(Finding::new(CheckId::P18, Severity::Note, what, fix).unknown())
 }
 
@@ -381,7 +384,13 @@ mod tests {
                 false,
             ),
             (
-                |f| f.ticket = Some(Ticket { valid: Err("no klist".into()), kinit: "kinit".into(), from_keytab: false }),
+                |f| {
+                    f.ticket = Some(Ticket {
+                        valid: Err("no klist".into()),
+                        kinit: "kinit".into(),
+                        from_keytab: false,
+                    })
+                },
                 P15,
                 Block,
                 Unknown,

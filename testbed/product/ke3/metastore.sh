@@ -180,6 +180,12 @@ backup) backup ;;
 restore) restore "$2" ;;
 reset) reset_store ;;
 list) list "$2" ;;
+clean)
+    java_broken && exit 1
+    echo "entries that nothing refers to:"
+    (cd "$store" && find garbage -type f 2> /dev/null)
+    [ "$2 $3" != '--delete true' ] || rm -rf "$store/garbage"
+    ;;
 cat)
     java_broken && exit 1
     [ -f "$store/${2#/}" ] && fetch "${2#/}" "$store.cat.$$" && cat "$store.cat.$$/${2#/}" 2> /dev/null
