@@ -77,13 +77,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     session::wait_for_orphans(&place, &stop)?;
     claim::check_free(&place, path)?;
     make_way(&place, &stop)?;
-    if place.doomed.is_none() {
-        ticket::obtain(&home)?;
-    }
-    if options.clean_outdated {
-        cleaning::clean(path, &place, &stop, options.silent)?;
-    }
-    jobs::settle(options.settle, &args.jobs, &place, &stop)?;
+    prepare(args, options, &place, &home, &stop)?;
 
     let meter = Meter::new();
     let planned = saved.as_ref().map(plan::SavedPlan::planned);
@@ -125,6 +119,23 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
         sources::set(&session.txn, &place, &checkup.credentials)?;
     }
     Ok(exit)
+}
+
+/// What is done before there is a transaction: a ticket, the cleaning, the jobs.
+fn prepare(
+    args: &UpgradeArgs,
+    options: &Options,
+    place: &Place,
+    home: &Home,
+    stop: &StopRequests,
+) -> Result<(), CommandError> {
+    if place.doomed.is_none() {
+        ticket::obtain(home)?;
+    }
+    if options.clean_outdated {
+        cleaning::clean(&home.path, place, stop, options.silent)?;
+    }
+    jobs::settle(options.settle, &args.jobs, place, stop)
 }
 
 /// An open transaction whose home is between two renames is no home just now: say so instead.

@@ -34,6 +34,7 @@ pub fn clean(path: &Path, place: &Place, stop: &StopRequests, silent: bool) -> R
     }
     if facts::processes(&home).service_runs() {
         return Err(refuse("nothing is cleaned up while the service runs")
+            .why("the manual has it done after the stop, and before the backups")
             .hint(format!("{}/bin/kylin.sh stop", RawPath::from(path))));
     }
     let meter = Meter::new();

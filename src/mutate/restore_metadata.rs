@@ -5,6 +5,8 @@
 //! that came since are removed, those that changed or went are laid over by one restore; then a second backup must hold
 //! exactly what the one of before the upgrade holds. Whatever goes wrong on that way leads to the way in full, which makes
 //! no use of it.
+//! After a major upgrade the cube data are back already, and with them the content of large entries: one that came since
+//! has lost its own, at which the tool stumbles, and that too leads to the way in full.
 //! *Crash windows.* Killed anywhere, the next attempt looks at the store anew. It is never empty on the way by what
 //! differs.
 

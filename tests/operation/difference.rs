@@ -15,7 +15,7 @@ fn upgraded() -> (Machine, StoreContent) {
     begin(&machine, &[]).expect_code(0);
     let store = &machine.store;
     store.put("cube/new_cube.json", b"{}").unwrap();
-    store.put("dict/DEFAULT.NEW/X/1.dict", b"a new large one").unwrap();
+    store.put("user/NEW", b"{}").unwrap();
     store.put("project/sales.json", br#"{"name":"sales","tables":[]}"#).unwrap();
     store.put("table_snapshot/ORDERS/9b2.snapshot", b"changed").unwrap();
     std::fs::remove_file(store.dir().join("model_desc/sales_model.json")).unwrap();
@@ -39,7 +39,7 @@ fn only_what_differs_is_removed_and_put_back() {
     assert_eq!(metadata(&machine), before);
     let words = called(&machine, since);
     assert_eq!(words.first().map(String::as_str), Some("backup"), "{words:?}");
-    assert!(!words.contains(&"reset".to_owned()), "the store was never empty: {words:?}");
+    assert!(!words.contains(&"reset".to_owned()), "the store was never empty: {words:?} {}", ran.stderr);
     // Those two, and what the first start of the new release itself put in.
     assert!(words.iter().filter(|word| *word == "remove").count() >= 2, "{words:?}");
     assert_eq!(words.iter().filter(|word| *word == "restore").count(), 1, "{words:?}");
@@ -72,6 +72,17 @@ fn where_the_difference_cannot_be_proven_the_store_is_restored_in_full() {
     }
 }
 
+/// The content of a large entry lies with the cube data, which are put back first: of a new one only the marker is left,
+/// at which the tool's own backup stumbles (reference 22.1).
+#[test]
+fn a_large_entry_that_came_since_is_left_to_the_way_in_full() {
+    let (machine, before) = upgraded();
+    machine.store.put("dict/DEFAULT.NEW/X/1.dict", b"a new large one").unwrap();
+    let ran = on_home(&machine, "abort", &BY_DIFFERENCE).expect_code(0);
+    assert!(ran.stderr.contains("deleted entries from the live store"), "{}", ran.stderr);
+    assert_eq!(metadata(&machine), before);
+}
+
 #[test]
 fn too_many_new_entries_are_not_removed_one_by_one() {
     let (machine, before) = upgraded();
@@ -98,7 +109,8 @@ fn killed_anywhere_it_ends_where_it_should() {
         println!("round {round}, killed at change {n}: {:?}, resumed by {how}", traced.outcome);
         hits += u32::from(traced.outcome == Outcome::Killed);
         if traced.outcome == Outcome::Killed {
-            on_home(&machine, "resume", &["--restore", how]).expect_code(0);
+            // Killed before the turn back was recorded, the upgrade stands: `abort` serves both.
+            on_home(&machine, "abort", &["--yes", "--restore", how]).expect_code(0);
         }
         assert_eq!(metadata(&machine), before, "round {round}");
     }

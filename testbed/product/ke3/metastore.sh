@@ -157,20 +157,31 @@ reset_store() {
     exit 0
 }
 
+# Whether an entry lies below a folder of the store.
+holds_entry() {
+    for inner in "$1"/*; do
+        case $inner in *.part) continue ;; esac
+        [ -f "$inner" ] && return 0
+        [ -d "$inner" ] && holds_entry "$inner" && return 0
+    done
+    return 1
+}
+
 # The names one level below a folder, as Java prints a sorted set. What holds no entry is no folder, and prints as null.
+# By the shell alone: this is called for every folder of every backup.
 list() {
     echo "Starting list $1"
     java_broken && exit 1
     [ -d "$store" ] || exit 1
     folder=${1#/}
     folder=${folder%/}
-    [ -d "$store/$folder" ] || { echo null; exit 0; }
-    (cd "$store/$folder" && find . -type f ! -name '*.part') | cut -d / -f 2 | LC_ALL=C sort -u > "$store.listed.$$"
+    LC_ALL=C
     line=
-    while IFS= read -r name; do
-        line="$line${line:+, }${folder:+/$folder}/$name"
-    done < "$store.listed.$$"
-    rm -f "$store.listed.$$"
+    for path in "$store${folder:+/$folder}"/*; do
+        case $path in *.part) continue ;; esac
+        [ -f "$path" ] || { [ -d "$path" ] && holds_entry "$path"; } || continue
+        line="$line${line:+, }${folder:+/$folder}/${path##*/}"
+    done
     [ -n "$line" ] || { echo null; exit 0; }
     echo "[$line]"
 }
