@@ -11,6 +11,7 @@
 //! differs.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
 use super::{Machine, back_up_metadata, product, refused};
@@ -62,7 +63,8 @@ pub(super) fn restore_metadata(
             Ok(()) => return Ok(()),
             Err(MutationError::Interrupted) => return Err(MutationError::Interrupted),
             Err(error) => machine.progress.say(&format!(
-                "restoring only what differs did not do ({error}); the store is emptied and restored in full"
+                "restoring only what differs did not do ({}); the store is emptied and restored in full",
+                with_causes(&error)
             )),
         }
     }
@@ -177,4 +179,14 @@ fn difference(kept: &Manifest, now: &Manifest) -> (Vec<RawPath>, Vec<RawPath>) {
         .filter(|(path, entry)| !now.get(*path).is_some_and(|found| is_same(entry, found)))
         .map(|(path, _)| (*path).clone());
     (added.collect(), differing.collect())
+}
+
+fn with_causes(error: &MutationError) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
 }
