@@ -232,10 +232,10 @@ fn a_backup_is_held_against_what_the_tool_lists_before_and_after() {
     };
     let (made, calls) = judge(top, top, &all);
     made.unwrap();
-    let list = |folder: &str| format!("metastore.sh list {folder}");
+    let asked = |folder: &str| format!("metastore.sh list {folder}");
     let backup = "metastore.sh backup".to_owned();
     let expected =
-        [list("/"), list("/project"), list("/user_group"), backup, list("/"), list("/execute_output")];
+        [asked("/"), asked("/project"), asked("/user_group"), backup, asked("/"), asked("/execute_output")];
     assert_eq!(calls, expected);
     let (lost, _) = judge(top, top, &all[..3]);
     let lost = lost.unwrap_err().to_string();
@@ -250,5 +250,5 @@ fn a_backup_is_held_against_what_the_tool_lists_before_and_after() {
     assert!(late.unwrap_err().to_string().contains("named after it was made: `/late`"));
     let (down, calls) = judge("[/down]", top, &all);
     assert!(matches!(down, Err(MetadataError::NotListed { .. })));
-    assert_eq!(calls, [list("/"), list("/down")], "what cannot be compared is not backed up");
+    assert_eq!(calls, [asked("/"), asked("/down")], "what cannot be compared is not backed up");
 }
