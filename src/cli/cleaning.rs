@@ -32,7 +32,9 @@ pub fn clean(path: &Path, place: &Place, stop: &StopRequests, silent: bool) -> R
             .why("later releases clean up by `RoutineTool`, on their own and by their own plan")
             .hint("leave it out"));
     }
-    if facts::processes(&home).service_runs() {
+    let processes = facts::processes(&home)
+        .map_err(|error| refuse("whether the service runs cannot be seen").because(&error))?;
+    if processes.service_runs() {
         return Err(refuse("nothing is cleaned up while the service runs")
             .why("the manual has it done after the stop, and before the backups")
             .hint(format!("{}/bin/kylin.sh stop", RawPath::from(path))));
