@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use support::commands::{begin, on_home, on_upgrade, outside, state_dir, text, version};
+use support::commands::{begin, begin_words, on_home, on_upgrade, outside, state_dir, text, version};
 use support::snapshot::assert_same_tree;
 use support::{Machine, Ran, options};
 
@@ -154,10 +154,57 @@ fn programs_and_the_ticket_are_tried_where_the_home_needs_them() {
     );
     programs.check(&machine).expect_code(0);
     programs.put("klist", "exit 1");
+    // Without the keytab nobody but the operator can get a ticket.
+    let keytab = machine.real_home.join("conf/user.keytab");
+    fs::remove_file(&keytab).unwrap();
     let none = programs.check(&machine).expect_code(3);
     assert!(none.stdout.contains("BLOCK P15:"), "{}", none.stdout);
-    let kinit = format!("kinit -kt {}/conf/user.keytab kylin@R", text(&machine.real_home));
+    let kinit = format!("kinit -kt {} kylin@R", text(&keytab));
     assert!(none.stdout.contains(&kinit), "{}", none.stdout);
+}
+
+#[test]
+fn a_ticket_is_obtained_by_the_homes_own_keytab_before_anything_is_begun() {
+    let machine = Machine::new(&options());
+    let programs = Programs::new();
+    let (cache, calls) = (programs.dir.path().join("cache"), programs.dir.path().join("calls"));
+    programs.put("klist", &format!("[ -s {} ]", cache.display()));
+    programs
+        .put("kinit", &format!("echo \"$*\" >> {0}; echo ticket > {1}", calls.display(), cache.display()));
+    set_property(
+        &machine,
+        "kap.kerberos.enabled=true\nkap.kerberos.keytab=user.keytab\nkap.kerberos.principal=kylin@R",
+    );
+    let with_path = |words: &[&str]| {
+        let mut dirs = vec![PathBuf::from(programs.dir.path())];
+        dirs.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
+        Ran::of(machine.kytx(words).env("PATH", std::env::join_paths(dirs).unwrap()))
+    };
+    // A look changes nobody's cache.
+    let looked = programs.check(&machine).expect_code(0);
+    assert!(looked.stdout.contains("note P15: there is no valid Kerberos ticket yet"), "{}", looked.stdout);
+    assert!(!calls.exists() && !cache.exists());
+    let words = begin_words(&machine, &[]);
+    let begun = with_path(&words).expect_code(0);
+    let keytab = format!("{}/conf/user.keytab", text(&machine.real_home));
+    assert_eq!(fs::read_to_string(&calls).unwrap(), format!("-kt {keytab} kylin@R\n"));
+    assert!(begun.stderr.contains("A Kerberos ticket for `kylin@R` was obtained"), "{}", begun.stderr);
+    // It ran out meanwhile: whatever goes on gets another one.
+    fs::remove_file(&cache).unwrap();
+    with_path(&["abort", text(&machine.home), "--yes"]).expect_code(0);
+    assert_eq!(fs::read_to_string(&calls).unwrap().lines().count(), 2);
+    // One that is valid is left alone.
+    with_path(&words).expect_code(0);
+    with_path(&["abort", text(&machine.home), "--yes"]).expect_code(0);
+    assert_eq!(fs::read_to_string(&calls).unwrap().lines().count(), 2);
+    // Refused by the KDC, and a program that says yes and gets nothing.
+    fs::remove_file(&cache).unwrap();
+    programs.put("kinit", "echo 'kinit: Preauthentication failed' >&2; exit 1");
+    let before = outside(&machine);
+    with_path(&words).explains(3, &["no Kerberos ticket", "Preauthentication failed", "kinit -kt"]);
+    programs.put("kinit", "exit 0");
+    with_path(&words).explains(3, &["finds no valid ticket"]);
+    assert_same_tree(&before, &outside(&machine));
 }
 
 #[test]

@@ -42,6 +42,20 @@ fn the_tool_says_and_returns_what_the_original_does() {
         assert!(backup.remove("/UUID").is_some(), "it has a name of its own");
         assert_eq!(backup, entries, "content and times");
 
+        // One level below a folder, sorted; what is no folder, or holds no entry, is nothing.
+        let list = |folder: &str| site.script("metastore.sh", &["list", folder]).expect_code(0).stdout;
+        assert!(
+            list("/").ends_with("\n[/UUID, /dict, /execute, /execute_output, /project]\n"),
+            "{}",
+            list("/")
+        );
+        let projects = "[/project/finance.json, /project/sales.json, /project/web.json]";
+        assert_eq!(list("/project"), format!("Starting list /project\n{projects}\n"));
+        assert_eq!(list("/dict"), "Starting list /dict\n[/dict/DB.T]\n");
+        for nothing in ["/UUID", "/nothing"] {
+            assert_eq!(list(nothing), format!("Starting list {nothing}\nnull\n"));
+        }
+
         // What is not in a backup stays: a restore lays over.
         site.script("metastore.sh", &["remove", "/project/web.json"]).expect_code(0);
         let dir = dir.to_str().unwrap();
@@ -254,6 +268,57 @@ fn a_new_release_that_does_not_come_up_is_taken_back() {
     before.assert_back(&site);
 }
 
+/// A stop that says that it stopped, removes its pid file, ends with 0 and has told nobody anything.
+#[test]
+fn a_stop_that_lies_is_not_believed() {
+    let Some(bed) = Bed::find("a_stop_that_lies_is_not_believed") else { return };
+    let site = Site::new(&bed, Plan::new(Product::Ke, Kind::Directory));
+    site.fill();
+    site.start();
+    let before = Before::of(&site);
+    let pid: i32 = fs::read_to_string(site.home.join("pid")).unwrap().trim().parse().unwrap();
+    site.knobs("STOP_LIES=1\n");
+    std::thread::scope(|scope| {
+        let begun = scope.spawn(|| site.kytx(&site.begin_words()));
+        support::wait_until("the script has said that it stopped", || {
+            !site.home.join("pid").exists() || begun.is_finished()
+        });
+        assert!(support::is_alive(pid) && !begun.is_finished(), "the process lives");
+        assert!(!site.home.join("meta_backups").exists(), "nothing is backed up under a service that runs");
+        // Somebody else ends it at last: kytx has looked all the time, and goes on.
+        let process = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        begun.join().unwrap().expect_code(0);
+    });
+    site.knobs("");
+    assert!(site.version().contains("3.1.3"));
+    site.run("abort", &["--yes"]).expect_code(0);
+    before.assert_back(&site);
+}
+
+/// The way back by what differs, with the real tool on both stores: names, content and times.
+#[test]
+fn the_real_store_comes_back_by_what_differs() {
+    let Some(bed) = Bed::find("the_real_store_comes_back_by_what_differs") else { return };
+    for store in [Kind::Directory, Kind::Database] {
+        let site = Site::new(&bed, Plan::new(Product::Ke, store));
+        site.fill();
+        site.start();
+        let before = Before::of(&site);
+        site.kytx(&site.begin_words()).expect_code(0);
+        site.make_project("made_in_the_new_release");
+        site.script("metastore.sh", &["remove", &format!("/{LARGE}")]).expect_code(0);
+        let changed = site.root.join("changed/project");
+        fs::create_dir_all(&changed).unwrap();
+        fs::write(changed.join("web.json"), r#"{"name":"web","uuid":"web-0"}"#).unwrap();
+        site.script("metastore.sh", &["restore", site.root.join("changed").to_str().unwrap()]).expect_code(0);
+        let ran = site.run("abort", &["--yes", "--restore", "difference"]).expect_code(0);
+        assert!(ran.stderr.contains("are put back and 1 removed"), "{store:?}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("did not do"), "{store:?}: {}", ran.stderr);
+        before.assert_back(&site);
+    }
+}
+
 // ------------------------------------------------------------------------------------------------- Kylin's own server
 
 /// What the server answers to a statement.
@@ -265,6 +330,14 @@ fn query(site: &Site<'_>, sql: &str) -> serde_json::Value {
     let value: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!(value["isException"], false, "{value}");
     value["results"].clone()
+}
+
+/// The same with Kylin's own server classes, killed three times on each way.
+#[test]
+fn i3_an_upgrade_of_kylins_own_server_survives_kills_both_ways() {
+    let test = "i3_an_upgrade_of_kylins_own_server_survives_kills_both_ways";
+    let Some(bed) = Bed::find(test) else { return };
+    upgrade_and_abort(&bed, Plan::new(Product::KylinServer, Kind::Database), "real server, MariaDB");
 }
 
 #[test]

@@ -485,9 +485,18 @@ fn the_metadata_tool_waits_at_its_gates() {
 fn the_store_is_listed_shown_and_thinned_out() {
     let machine = Machine::new(&options());
     let list = |path| machine.script("metastore.sh", &["list", path]).expect_code(0).stdout;
-    assert_eq!(list("/project"), "[/project/sales.json, /project/web.json]\n");
-    assert!(list("/").starts_with("[/UUID, /cube, /cube_desc, /dict, "), "{}", list("/"));
-    assert_eq!(list("/nothing"), "null\n");
+    assert_eq!(list("/project"), "Starting list /project\n[/project/sales.json, /project/web.json]\n");
+    assert!(list("/").contains("\n[/UUID, /cube, /cube_desc, /dict, "), "{}", list("/"));
+    assert_eq!(list("/dict"), "Starting list /dict\n[/dict/DEFAULT.ORDERS]\n");
+    // An entry has nothing below it, and what holds none is no folder.
+    fs::create_dir_all(machine.store.dir().join("hollow/deeper")).unwrap();
+    assert!(!list("/").contains("hollow"), "{}", list("/"));
+    for nothing in ["/nothing", "/user_group", "/hollow"] {
+        assert_eq!(list(nothing), format!("Starting list {nothing}\nnull\n"));
+    }
+    machine.knobs.set(Knob::StoreDown, 1).unwrap();
+    machine.script("metastore.sh", &["list", "/"]).expect_code(1);
+    machine.knobs.unset(Knob::StoreDown).unwrap();
     let cat = machine.script("metastore.sh", &["cat", "/user/ADMIN"]).expect_code(0);
     assert!(cat.stdout.contains("ROLE_ADMIN"));
     let large =

@@ -14,10 +14,11 @@ use super::terminal::{ONLY_YES, ask, result, tell};
 use crate::effect::os::OsFs;
 use crate::engine::record;
 use crate::journal::read;
+use crate::mutate::RestoreHow;
 use crate::txn::{AbortReason, Mutation, Outcome, Phase, Record, StepState, Txn};
 
 /// Runs the command.
-pub fn run(which: &WhichArgs, yes: bool, dry_run: bool) -> Result<Exit, CommandError> {
+pub fn run(which: &WhichArgs, yes: bool, dry_run: bool, restore: RestoreHow) -> Result<Exit, CommandError> {
     let place = claim::follow(which)?;
     if dry_run {
         return dry(&place);
@@ -47,7 +48,7 @@ pub fn run(which: &WhichArgs, yes: bool, dry_run: bool) -> Result<Exit, CommandE
                 .map_err(|error| driving::failure(&error, &session.txn, &place))?;
         }
     }
-    let how = Driving { command: "abort", stop_before: None, turn: Turn::NEVER, checkup: None };
+    let how = Driving { command: "abort", stop_before: None, turn: Turn::NEVER, checkup: None, restore };
     let exit = driving::run(&mut session, &place, &how)?;
     for left in left_behind(&session.txn) {
         result(&left);

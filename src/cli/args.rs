@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::kyligence::planner::ArchiveWhen;
+use crate::mutate::RestoreHow;
 
 /// Upgrades Kyligence Enterprise or Apache Kylin in place, as one transaction.
 ///
@@ -78,6 +79,14 @@ pub enum Command {
             requires = "user"
         )]
         wait_for_jobs: Option<u64>,
+        /// From release 2 to 3: set each `--default-source` over REST once the new release is in order. It cannot be
+        /// changed later
+        #[arg(long, requires = "user", requires = "default_source")]
+        set_default_source: bool,
+        /// From release 2 to 3, with the service down: list outdated metadata and cube data, ask, and delete them before
+        /// the backups; no abort brings them back
+        #[arg(long)]
+        clean_outdated: bool,
     },
     /// Go on with an interrupted upgrade, abort or commit
     Resume {
@@ -92,6 +101,18 @@ pub enum Command {
         /// What to do when the metadata backup, after the stop, holds an unfinished job
         #[arg(long, value_enum, default_value_t = OnUnfinishedJobs::Restart, value_name = "WHAT")]
         on_unfinished_jobs: OnUnfinishedJobs,
+        /// Look at the service as this user; the password comes from the environment (`KYTX_PASSWORD`) or from a file
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+        /// The file whose first line is the password
+        #[arg(long, value_name = "FILE", requires = "user")]
+        password_file: Option<PathBuf>,
+        /// How the metadata are restored, where an abort goes on
+        #[arg(long, value_enum, default_value_t = RestoreArg::Auto, value_name = "HOW")]
+        restore: RestoreArg,
+        /// Set the default data sources that `begin` was given over REST, once the new release is in order
+        #[arg(long, requires = "user")]
+        set_default_source: bool,
     },
     /// Undo an upgrade that is not committed
     Abort {
@@ -103,6 +124,9 @@ pub enum Command {
         /// Print exactly what would be undone, and touch nothing
         #[arg(long)]
         dry_run: bool,
+        /// How the metadata are restored, if the new release was ever started
+        #[arg(long, value_enum, default_value_t = RestoreArg::Auto, value_name = "HOW")]
+        restore: RestoreArg,
     },
     /// Make an upgrade final, and delete what the way back needed
     Commit {
@@ -114,6 +138,9 @@ pub enum Command {
         /// Leave out this cleanup step (may be repeated)
         #[arg(long, value_name = "STEP")]
         keep: Vec<String>,
+        /// Go on although this check says no, kept with the reason (C2: a secondary node is open)
+        #[arg(long = "override", value_name = "CHECK=REASON")]
+        overrides: Vec<String>,
     },
     /// Prove that the backups are whole
     Verify {
@@ -340,6 +367,27 @@ pub enum MergeArg {
     Theirs,
     /// Ask for each
     Ask,
+}
+
+/// How the metadata are restored on the way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RestoreArg {
+    /// By what differs in stores of thousands of entries, else in full
+    Auto,
+    /// The store is emptied and restored
+    Full,
+    /// Only what differs, compared before and after; in full if that cannot be proven
+    Difference,
+}
+
+impl From<RestoreArg> for RestoreHow {
+    fn from(arg: RestoreArg) -> Self {
+        match arg {
+            RestoreArg::Auto => Self::Auto,
+            RestoreArg::Full => Self::Full,
+            RestoreArg::Difference => Self::Difference,
+        }
+    }
 }
 
 /// What a node of a cluster does.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::args::{OnUnhealthy, UpgradeArgs};
 use super::check::finding_lines;
 use super::claim;
+use super::cleaning;
 use super::cluster;
 use super::cluster_lock::{self, Asked};
 use super::draft::{CARRY_LIST, Draft, draft};
@@ -21,6 +22,7 @@ use super::session::{self, Locks, Session};
 use super::sources;
 use super::standing;
 use super::terminal::{ONLY_YES, ask, tell};
+use super::ticket;
 use crate::effect::fs::exists;
 use crate::effect::os::OsFs;
 use crate::effect::signal::StopRequests;
@@ -28,7 +30,7 @@ use crate::engine::record;
 use crate::journal::Store;
 use crate::kyligence::home::Home;
 use crate::kyligence::preflight::{Severity, blocks};
-use crate::mutate::content_name;
+use crate::mutate::{RestoreHow, content_name};
 use crate::raw_path::RawPath;
 use crate::txn::{Phase, Record, Txn};
 
@@ -46,6 +48,10 @@ pub struct Options {
     pub settle: Settle,
     /// What to do when the new release runs and is not in order.
     pub on_unhealthy: OnUnhealthy,
+    /// Whether the default data sources are set over REST at the end.
+    pub set_default_source: bool,
+    /// Whether outdated data are deleted before anything else.
+    pub clean_outdated: bool,
 }
 
 /// Runs the command.
@@ -59,7 +65,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
             .why("a state directory does not say which home is to be upgraded")
             .hint("kytx begin /path/to/kylin-home --package FILE")
     })?;
-    Home::recognise(&OsFs, path).map_err(|error| not_a_home(&place, path, &error))?;
+    let home = Home::recognise(&OsFs, path).map_err(|error| not_a_home(&place, path, &error))?;
     place.check_state_dir(path)?;
     place.state.prepare(&OsFs).map_err(|error| {
         CommandError::refused("cannot make the state directory")
@@ -71,7 +77,7 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
     session::wait_for_orphans(&place, &stop)?;
     claim::check_free(&place, path)?;
     make_way(&place, &stop)?;
-    jobs::settle(options.settle, &args.jobs, &place, &stop)?;
+    prepare(args, options, &place, &home, &stop)?;
 
     let meter = Meter::new();
     let planned = saved.as_ref().map(plan::SavedPlan::planned);
@@ -88,10 +94,13 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
             .why(format!("it has {}", names.join(", ")))
             .hint("kytx plan ..., which lists the steps with what they do"));
     }
+    let choices = sources::parse(&args.default_source)?;
+    if options.set_default_source {
+        sources::warn(&draft.header, &choices)?;
+    }
     confirm(&draft, options.silent)?;
     // The old release answers for the last time before anything is done to it.
     let answers = service_check::record_answers(args, path)?;
-    let choices = sources::parse(&args.default_source)?;
     let choices = serde_json::to_vec(&choices).ok().filter(|_| !choices.is_empty());
     let sides = [(service_check::ANSWERS, answers), (sources::CHOICES, choices)];
     let asked = Asked { hdfs_root: args.hdfs_root.as_deref(), whole_working_dir: args.whole_working_dir };
@@ -103,8 +112,30 @@ pub fn run(args: &UpgradeArgs, options: &Options) -> Result<Exit, CommandError> 
         stop_before: options.stop_before.as_deref(),
         turn: options.turn,
         checkup: Some(&checkup),
+        restore: RestoreHow::Auto,
     };
-    driving::run(&mut session, &place, &how)
+    let exit = driving::run(&mut session, &place, &how)?;
+    if exit == Exit::Done && options.set_default_source && session.txn.phase() == Phase::Applied {
+        sources::set(&session.txn, &place, &checkup.credentials)?;
+    }
+    Ok(exit)
+}
+
+/// What is done before there is a transaction: a ticket, the cleaning, the jobs.
+fn prepare(
+    args: &UpgradeArgs,
+    options: &Options,
+    place: &Place,
+    home: &Home,
+    stop: &StopRequests,
+) -> Result<(), CommandError> {
+    if place.doomed.is_none() {
+        ticket::obtain(home)?;
+    }
+    if options.clean_outdated {
+        cleaning::clean(&home.path, place, stop, options.silent)?;
+    }
+    jobs::settle(options.settle, &args.jobs, place, stop)
 }
 
 /// An open transaction whose home is between two renames is no home just now: say so instead.

@@ -47,6 +47,9 @@ pub struct Membership {
     pub dir: RawPath,
     /// The port of this node's service.
     pub port: u16,
+    /// Why this node was made final while others were open, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed_early: Option<String>,
 }
 
 /// Gathers what the nodes are judged by, and where they meet. `None` without `--role`.
@@ -71,8 +74,12 @@ pub fn gather(
         Role::Primary => named.iter().flatten().filter(|name| takes_connections(name)).cloned().collect(),
         Role::Secondary => Vec::new(),
     };
-    let membership =
-        dir.ok().map(|dir| Membership { role, dir: RawPath::from(dir), port: home.readiness.port });
+    let membership = dir.ok().map(|dir| Membership {
+        role,
+        dir: RawPath::from(dir),
+        port: home.readiness.port,
+        committed_early: None,
+    });
     let seen = Nodes {
         role,
         old_version: home.identity.version.text.clone(),
@@ -202,6 +209,7 @@ pub fn publish(place: &Place, txn: &Txn) {
             Phase::Ended(Outcome::Aborted) => NodePhase::Aborted,
         },
         backups_proven: backups_proven(txn),
+        committed_early: membership.committed_early.clone(),
     };
     let text = serde_json::to_vec_pretty(&node).expect("BUG: a node has a JSON form");
     let dir = membership.dir.to_path_buf();
@@ -240,6 +248,16 @@ pub fn waits_for_the_primary(place: &Place) -> Option<String> {
         .then(|| format!("the primary node {} does not answer at {address}", primary.shown()))
 }
 
+/// The secondary nodes that are open, where this one is the primary.
+fn open_secondaries(
+    membership: &Membership,
+    refuse: &dyn Fn() -> CommandError,
+) -> Result<Vec<Node>, CommandError> {
+    let nodes = nodes_in(&membership.dir.to_path_buf(), None)
+        .map_err(|error| refuse().because(&error).hint(format!("make `{}` readable", membership.dir)))?;
+    Ok(nodes.into_iter().filter(|node| node.role == Role::Secondary && node.is_open()).collect())
+}
+
 /// Refuses the way back of the primary node as long as a secondary has the new release: metadata that are restored
 /// beneath it would be those of another release.
 pub fn check_mirror_order(place: &Place) -> Result<(), CommandError> {
@@ -248,10 +266,7 @@ pub fn check_mirror_order(place: &Place) -> Result<(), CommandError> {
     };
     let refuse =
         || CommandError::refused("not aborted: the nodes of a cluster go back in the opposite order");
-    let nodes = nodes_in(&membership.dir.to_path_buf(), None)
-        .map_err(|error| refuse().because(&error).hint(format!("make `{}` readable", membership.dir)))?;
-    let open: Vec<&Node> =
-        nodes.iter().filter(|node| node.role == Role::Secondary && node.is_open()).collect();
+    let open = open_secondaries(&membership, &refuse)?;
     if open.is_empty() {
         return Ok(());
     }
@@ -262,4 +277,34 @@ pub fn check_mirror_order(place: &Place) -> Result<(), CommandError> {
             .hint(format!("kytx abort {}    (on `{}`)", node.home, node.host));
     }
     Err(error)
+}
+
+/// Refuses to make the primary node final while a secondary is open: its commit deletes the backups of what all share, and
+/// a secondary that went back after it would be the old release on metadata of the new one. A reason lets it pass, and is
+/// kept in the record of the cluster.
+pub fn check_commit_order(place: &Place, reason: Option<&str>) -> Result<(), CommandError> {
+    let Some(mut membership) = membership(place).filter(|membership| membership.role == Role::Primary) else {
+        return Ok(());
+    };
+    let refuse = || {
+        CommandError::refused(
+            "not committed: another node of the cluster is open, and could not go back any more",
+        )
+    };
+    let open = open_secondaries(&membership, &refuse)?;
+    if open.is_empty() {
+        return Ok(());
+    }
+    if let Some(reason) = reason {
+        membership.committed_early = Some(reason.to_owned());
+        let kept = join(place, Some(&membership));
+        return kept.map_err(|error| refuse().because(&error).hint("free some space, and commit again"));
+    }
+    let mut error = refuse();
+    for node in open {
+        error = error
+            .why(format!("C2: {} is open", node.shown()))
+            .hint(format!("kytx commit {}    (on `{}`)", node.home, node.host));
+    }
+    Err(error.hint(place.command("commit --override C2=REASON")))
 }

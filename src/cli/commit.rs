@@ -2,6 +2,7 @@
 
 use super::args::WhichArgs;
 use super::claim;
+use super::cluster;
 use super::driving::{self, Driving, Turn, step_named};
 use super::error::CommandError;
 use super::exit::Exit;
@@ -13,11 +14,18 @@ use crate::effect::tree::measure_tree;
 use crate::engine::record;
 use crate::hadoop::Hdfs;
 use crate::hadoop::local::LocalHdfs;
+use crate::mutate::RestoreHow;
 use crate::txn::{Mutation, Outcome, Phase, Record, Stage, StepId, Txn};
 
 /// Runs the command.
-pub fn run(which: &WhichArgs, yes: bool, keep: &[String]) -> Result<Exit, CommandError> {
+pub fn run(
+    which: &WhichArgs,
+    yes: bool,
+    keep: &[String],
+    overrides: &[String],
+) -> Result<Exit, CommandError> {
     let place = claim::follow(which)?;
+    let reason = reason(overrides)?;
     let mut session = Session::open(&place, "commit")?;
     let mut freed = None;
     match session.txn.phase() {
@@ -31,6 +39,8 @@ pub fn run(which: &WhichArgs, yes: bool, keep: &[String]) -> Result<Exit, Comman
                     .why("it deletes nothing; only what a commit deletes can be kept")
                     .hint(place.command("status")));
             }
+            cluster::check_commit_order(&place, reason)
+                .map_err(|error| error.state(standing::sentence(&session.txn)))?;
             freed = Some(list(&session.txn, &keep));
             if !yes && !ask("Delete this? After it there is no way back.") {
                 return Err(CommandError::refused("not committed: no confirmation was given")
@@ -51,12 +61,34 @@ pub fn run(which: &WhichArgs, yes: bool, keep: &[String]) -> Result<Exit, Comman
             return Err(error);
         }
     }
-    let how = Driving { command: "commit", stop_before: None, turn: Turn::NEVER, checkup: None };
+    let how = Driving {
+        command: "commit",
+        stop_before: None,
+        turn: Turn::NEVER,
+        checkup: None,
+        restore: RestoreHow::Auto,
+    };
     let exit = driving::run(&mut session, &place, &how)?;
     if let (Some(freed), Exit::Done) = (freed, exit) {
         result(&format!("Freed {}.", bytes(freed)));
     }
     Ok(exit)
+}
+
+/// The reason for which a commit goes on although another node is open: the only thing that can be overridden here.
+fn reason(overrides: &[String]) -> Result<Option<&str>, CommandError> {
+    let mut reason = None;
+    for text in overrides {
+        match text.split_once('=') {
+            Some(("C2", why)) if !why.trim().is_empty() => reason = Some(why.trim()),
+            _ => {
+                return Err(CommandError::usage(format!("`--override {text}` is none that a commit knows"))
+                    .why("a commit is kept by C2 alone: another node of the cluster is open")
+                    .hint("--override C2=REASON"));
+            }
+        }
+    }
+    Ok(reason)
 }
 
 /// Lists what will be deleted, and returns how much that frees.

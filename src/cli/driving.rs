@@ -18,11 +18,12 @@ use super::session::{self, Session, with_machine};
 use super::sources;
 use super::standing;
 use super::terminal::{result, tell};
+use super::ticket;
 use crate::engine::{Control, DriveError, Event, How, MutationError, Rest, drive, record};
 use crate::journal::JournalError;
 use crate::kyligence::checkup::Check;
 use crate::kyligence::jobs::UnfinishedJobs;
-use crate::mutate::{Downtime, Machine};
+use crate::mutate::{Downtime, Machine, RestoreHow};
 use crate::txn::{AbortReason, Direction, Mutation, Outcome, Phase, Record, StepId, Txn};
 
 /// How to drive.
@@ -35,6 +36,8 @@ pub struct Driving<'a> {
     pub turn: Turn,
     /// How the service is looked at once everything is applied. `None`: not at all.
     pub checkup: Option<&'a Checkup>,
+    /// How the metadata are restored on the way back.
+    pub restore: RestoreHow,
 }
 
 /// When a run that upgrades turns round by itself.
@@ -66,6 +69,9 @@ impl Turn {
 
 /// Drives, reports, and says what to type.
 pub fn run(session: &mut Session, place: &Place, how: &Driving<'_>) -> Result<Exit, CommandError> {
+    if place.doomed.is_none() && how.command != "begin" {
+        ticket::renew(session.txn.header().home.as_path());
+    }
     cluster::publish(place, &session.txn);
     let done = drive_and_report(session, place, how);
     cluster::publish(place, &session.txn);
@@ -134,6 +140,7 @@ fn drive_to_rest(
     stop_before: Option<StepId>,
 ) -> (Result<Rest, DriveError>, Vec<Check>) {
     machine.overridden.extend(session.txn.header().overrides.iter().map(|given| given.check.clone()));
+    machine.restore = how.restore;
     let doomed = place.doomed.as_deref();
     let rest = drive_once(session, machine, meter, stop_before, doomed);
     if let (Err(error @ DriveError::Failed { step, source, .. }), Phase::Applying) =

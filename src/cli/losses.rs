@@ -54,7 +54,7 @@ fn data(txn: &Txn) -> Vec<String> {
         ];
     }
     let metadata = format!(
-        "  metadata: emptied and restored from `{backup}`, made after the stop; lost is every project, model, cube, job, \
+        "  metadata: restored exactly from `{backup}`, made after the stop; lost is every project, model, cube, job, \
          user and right that was made or changed since"
     );
     let cubes = match cube {

@@ -8,6 +8,7 @@ mod beside;
 mod by_hand;
 mod check;
 mod claim;
+mod cleaning;
 mod cluster;
 mod cluster_lock;
 mod commit;
@@ -39,6 +40,7 @@ mod sources;
 mod standing;
 mod status;
 mod terminal;
+mod ticket;
 mod verify;
 mod verify_cluster;
 mod verify_service;
@@ -110,18 +112,42 @@ fn run(command: Command) -> Result<Exit, CommandError> {
             on_unhealthy,
             discard_jobs,
             wait_for_jobs,
+            set_default_source,
+            clean_outdated,
         } => {
             let settle = jobs::Settle { discard: discard_jobs, wait_s: wait_for_jobs, silent };
             let turn = driving::Turn { on_failure, on_unfinished_jobs };
-            let options = begin::Options { silent, plan, stop_before, turn, settle, on_unhealthy };
+            let options = begin::Options {
+                silent,
+                plan,
+                stop_before,
+                turn,
+                settle,
+                on_unhealthy,
+                set_default_source,
+                clean_outdated,
+            };
             begin::run(&upgrade, &options)
         }
-        Command::Resume { which, stop_before, on_failure, on_unfinished_jobs } => {
+        Command::Resume {
+            which,
+            stop_before,
+            on_failure,
+            on_unfinished_jobs,
+            user,
+            password_file,
+            restore,
+            set_default_source,
+        } => {
             let turn = driving::Turn { on_failure, on_unfinished_jobs };
-            resume::run(&which, stop_before.as_deref(), turn)
+            let who = JobsArgs { user, password_file, jobs_finished: false };
+            resume::run(
+                &which,
+                &resume::Options { stop_before, turn, who, restore: restore.into(), set_default_source },
+            )
         }
-        Command::Abort { which, yes, dry_run } => abort::run(&which, yes, dry_run),
-        Command::Commit { which, yes, keep } => commit::run(&which, yes, &keep),
+        Command::Abort { which, yes, dry_run, restore } => abort::run(&which, yes, dry_run, restore.into()),
+        Command::Commit { which, yes, keep, overrides } => commit::run(&which, yes, &keep, &overrides),
         Command::Verify { which, service: true, user, password_file, json, .. } => {
             let who = JobsArgs { user, password_file, jobs_finished: false };
             verify_service::run(&which, &who, json)

@@ -8,6 +8,7 @@ use super::args::UpgradeArgs;
 use super::beside::beside;
 use super::inquiry::{inquire, on_path};
 use super::jobs::credentials;
+use super::ticket;
 use crate::effect::fs::{Fs, Kind, read_end, read_file, stat_opt};
 use crate::effect::lock::user_name;
 use crate::effect::os::OsFs;
@@ -17,7 +18,7 @@ use crate::hadoop::{Hdfs as _, scheme};
 use crate::kyligence::home::{Home, Layout, Package};
 use crate::kyligence::jobs::{LogCounts, newest_counts, unfinished};
 use crate::kyligence::metadata_url::{MetadataUrl, StoreKind};
-use crate::kyligence::preflight::procedure::{Jobs, Licence, Procedure, StoreSeen, Ticket, Tried};
+use crate::kyligence::preflight::procedure::{Jobs, Licence, Procedure, StoreSeen, Tried};
 use crate::kyligence::preflight::watchdogs::{CronText, Watchdogs};
 use crate::kyligence::process::Processes;
 use crate::kyligence::rest::{Credentials, Rest};
@@ -48,7 +49,7 @@ pub fn gather(args: &UpgradeArgs, home: &Home, package: &Package, processes: &Pr
     let ask = || ask_for_jobs(home, credentials.clone(), processes);
     let find_watchdogs = || watchdogs(home, args.which.home.as_deref(), processes);
     let try_programs = || programs(home);
-    let ask_for_ticket = || ticket(home);
+    let ask_for_ticket = || ticket::seen(home);
     let try_store = || working_dir(home).unwrap_or_else(|| store(&home.metadata_url()));
     let (asked, watchdogs, programs, ticket, store) = std::thread::scope(|scope| {
         let asked = beside(scope, &ask);
@@ -215,29 +216,6 @@ fn try_program(name: &'static str, args: &[&str], limit: Duration, needed: bool)
         },
     };
     Tried { name, how, needed, result }
-}
-
-/// The ticket, where Kerberos is enabled.
-fn ticket(home: &Home) -> Option<Ticket> {
-    let property = |name: &str| {
-        ["kap.kerberos", "kylin.kerberos"]
-            .iter()
-            .find_map(|family| home.property(&format!("{family}.{name}")))
-    };
-    if !property("enabled")?.eq_ignore_ascii_case("true") {
-        return None;
-    }
-    let keytab = home.path.join("conf").join(property("keytab").unwrap_or("KEYTAB"));
-    let kinit = format!("kinit -kt {} {}", keytab.display(), property("principal").unwrap_or("PRINCIPAL"));
-    let valid = match on_path("klist") {
-        None => Err("`klist` is not on the PATH".to_owned()),
-        Some(program) => match inquire(&program, &["-s"], LOCAL_LIMIT) {
-            Ok(ran) if ran.timed_out || ran.code.is_none() => Err(format!("`klist -s`: {}", ending(&ran))),
-            Ok(ran) => Ok(ran.code == Some(0)),
-            Err(error) => Err(format!("cannot run `klist`: {error}")),
-        },
-    };
-    Some(Ticket { valid, kinit })
 }
 
 /// Whether a local working directory is away, or this instance's folder in it: no metadata command may be run then, as

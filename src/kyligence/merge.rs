@@ -125,8 +125,13 @@ pub fn merge_with(
     let under_new_names = |values: BTreeMap<String, String>| -> BTreeMap<String, String> {
         values.into_iter().map(|(key, value)| (moves.get(&key).cloned().unwrap_or(key), value)).collect()
     };
-    let (old_values, base_values) =
-        (under_new_names(old_values.clone()), base_values.clone().map(under_new_names));
+    let twofold = twofold(base_values.as_ref(), &old_values, &new_values, renames);
+    let (old_values, base_values) = (
+        under_new_names(old_values.clone()),
+        base_values
+            .clone()
+            .map(|base| under_new_names(base).into_iter().chain(twofold).collect::<BTreeMap<_, _>>()),
+    );
     let keys: BTreeSet<&String> =
         old_values.keys().chain(new_values.keys()).chain(base_values.iter().flat_map(|b| b.keys())).collect();
     let mut merged = Merged { file: new.clone(), changes: Vec::new() };
@@ -161,6 +166,24 @@ pub fn merge_with(
         }
     }
     merged
+}
+
+/// What the old package had for keys of which the operator's file has both names: by the new name, the value that it had
+/// under the old one. Without it the next merge, whose old file has one name left, would come to another end.
+fn twofold(
+    base: Option<&BTreeMap<String, String>>,
+    old: &BTreeMap<String, String>,
+    shipped: &BTreeMap<String, String>,
+    renames: &Renames,
+) -> BTreeMap<String, String> {
+    let Some(base) = base else { return BTreeMap::new() };
+    let both = old.keys().filter_map(|key| Some((key, renames.new_name(key)?)));
+    both.filter(|(key, new)| {
+        old.contains_key(new) && shipped.contains_key(new) && !shipped.contains_key(*key)
+    })
+    .filter(|(_, new)| !base.contains_key(new))
+    .filter_map(|(key, new)| Some((new, base.get(key)?.clone())))
+    .collect()
 }
 
 /// What differs between two sets of values, for somebody who must carry it over by hand. Values are masked.

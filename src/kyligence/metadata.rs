@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::home::Layout;
-use super::metadata_output::{BackupFault, judge_backup, judge_reset, judge_restore};
+use super::metadata_listing::{Line, Listing, Names, listed};
+use super::metadata_output::{BackupFault, judge_backup, judge_reset, judge_restore, traces_of_damage};
 use super::service::{how_it_ended, script_call};
 use crate::effect::fs::{Fs, Kind, stat_opt};
-use crate::effect::shell::{Ran, Shell};
+use crate::effect::shell::{Attendant, Ran, Shell};
 use crate::raw_path::RawPath;
 
 /// What the metadata of a home are handled with.
@@ -91,6 +92,62 @@ pub enum MetadataError {
         /// What is not there.
         missing: &'static str,
     },
+    /// The tool does not list the store, so that nothing can be compared with it.
+    #[error(
+        "`metastore.sh list {folder}` of `{home}` listed nothing ({ended}): without it nobody knows whether a backup holds \
+         every entry; put the store right, or leave the comparison out with `--override P17=REASON` in another `begin`"
+    )]
+    NotListed {
+        /// The folder.
+        folder: String,
+        /// How the script ended.
+        ended: String,
+        /// The home.
+        home: RawPath,
+    },
+    /// Another tool of the product failed.
+    #[error("`{command}` failed ({ended})")]
+    Tool {
+        /// The command.
+        command: String,
+        /// How it ended.
+        ended: String,
+    },
+    /// A command that only reads has deleted entries from the live store.
+    #[error(
+        "the tool has deleted entries from the live store, because it did not find their content in the working \
+         directory; run nothing that reads the metadata before that directory is back: {}",
+        lines.join(" | ")
+    )]
+    Damaged {
+        /// The lines that show it.
+        lines: Vec<String>,
+    },
+    /// The backup lacks what the tool lists.
+    #[error(
+        "the metadata backup `{dir}` lacks {} entries that `metastore.sh list` named {when} it was made: {}",
+        names.len(),
+        listed(names)
+    )]
+    Lacking {
+        /// The directory.
+        dir: RawPath,
+        /// `before` or `after`.
+        when: &'static str,
+        /// The names.
+        names: Vec<String>,
+    },
+    /// The store has fewer entries than before the backup.
+    #[error(
+        "{} entries have gone from the store while it was backed up: {}; another instance uses it, or the tool has \
+         deleted them",
+        names.len(),
+        listed(names)
+    )]
+    Gone {
+        /// The names.
+        names: Vec<String>,
+    },
     /// The backup is not what was verified once. Nothing was changed.
     #[error("the metadata backup `{dir}` was not restored, and the store was not emptied: {why}")]
     Unverified {
@@ -98,6 +155,14 @@ pub enum MetadataError {
         dir: RawPath,
         /// What is wrong.
         why: String,
+    },
+    /// An entry could not be removed.
+    #[error("`metastore.sh remove {path}` did not remove the entry ({ended})")]
+    NotRemoved {
+        /// The entry.
+        path: String,
+        /// How the script ended, or why it was not run.
+        ended: String,
     },
     /// The store could not be emptied.
     #[error(
@@ -124,8 +189,19 @@ pub enum MetadataError {
 ///
 /// The tool names the directory by the second, and writes into one that it finds under that name: the caller lets the
 /// second of an earlier backup go by first. It is neither synced nor copied out here.
-pub fn back_up(tools: &MetadataTools<'_>, home: &Path, layout: Layout) -> Result<Backup, MetadataError> {
+///
+/// `compares` has it held against what the tool lists before and after: the only positive proof (reference 22.1), and a
+/// few seconds a folder with a real product. What `MetadataTool` of the newer layout lists is documented nowhere, so its
+/// backups are proven by the rest.
+pub fn back_up(
+    tools: &MetadataTools<'_>,
+    home: &Path,
+    layout: Layout,
+    compares: bool,
+) -> Result<Backup, MetadataError> {
     refuse_blank(home)?;
+    let compares = compares && layout == Layout::Tomcat;
+    let listing = if compares { Some(Listing::take(&mut |folder| list(tools, home, folder))?) } else { None };
     let parent = home.join("meta_backups");
     let before = names(tools.fs, &parent)?;
     let ran = run(tools, home, &["backup"])?;
@@ -138,7 +214,34 @@ pub fn back_up(tools: &MetadataTools<'_>, home: &Path, layout: Layout) -> Result
         return Err(MetadataError::NotFresh { dir: dir.into() });
     }
     check_content(tools.fs, &dir, layout)?;
+    if let Some(before) = listing {
+        compare_with(tools, home, &dir, &before)?;
+    }
     Ok(Backup { dir })
+}
+
+/// Everything that was listed before must be in the backup and in the store still, and everything that is listed after
+/// in the backup.
+fn compare_with(
+    tools: &MetadataTools<'_>,
+    home: &Path,
+    dir: &Path,
+    before: &Listing,
+) -> Result<(), MetadataError> {
+    let held = |listing: &Listing, when: &'static str| {
+        let names = listing.missing_from(&|folder| {
+            let names = names(tools.fs, &dir.join(folder.trim_start_matches('/')))?;
+            Ok(names.iter().map(|name| name.to_string_lossy().into_owned()).collect())
+        })?;
+        if names.is_empty() { Ok(()) } else { Err(MetadataError::Lacking { dir: dir.into(), when, names }) }
+    };
+    held(before, "before")?;
+    let after = Listing::take_again(&mut |folder| list(tools, home, folder))?;
+    let names = before.gone_in(&after);
+    if !names.is_empty() {
+        return Err(MetadataError::Gone { names });
+    }
+    held(&after, "after")
 }
 
 /// Restores the metadata exactly: afterwards the store holds what the backup holds and nothing else.
@@ -184,6 +287,37 @@ pub fn restore_exact(
     }
 }
 
+/// Lays the entries of a directory over those of the store, and leaves all others.
+pub fn lay_over(
+    tools: &MetadataTools<'_>,
+    home: &Path,
+    layout: Layout,
+    dir: &Path,
+) -> Result<(), MetadataError> {
+    refuse_blank(home)?;
+    let unfit = |why: &str| MetadataError::Unverified { dir: dir.into(), why: why.to_owned() };
+    let path = dir.to_str().ok_or_else(|| unfit("its path is not UTF-8"))?;
+    if path.contains(char::is_whitespace) {
+        return Err(unfit("its path has a blank, at which the tool would cut it"));
+    }
+    restore(tools, home, layout, &["restore", path])
+}
+
+/// Removes one entry of the store. Restartable: one that is gone is fine. The caller looks at the store after, as the
+/// command says nothing.
+pub fn remove(tools: &MetadataTools<'_>, home: &Path, path: &str) -> Result<(), MetadataError> {
+    refuse_blank(home)?;
+    let not_removed = |ended: String| MetadataError::NotRemoved { path: path.to_owned(), ended };
+    if path.contains(char::is_whitespace) || !path.is_ascii() {
+        return Err(not_removed(
+            "it has a blank or no plain letters, at which the tool might cut it".to_owned(),
+        ));
+    }
+    let ran = run(tools, home, &["remove", path])?;
+    let is_sound = ran.code == Some(0) && traces_of_damage(&ran.stdout, &ran.stderr).is_empty();
+    if is_sound { Ok(()) } else { Err(not_removed(how_it_ended(&ran))) }
+}
+
 fn restore(
     tools: &MetadataTools<'_>,
     home: &Path,
@@ -199,24 +333,46 @@ fn restore(
 /// is, and releases before Kylin 5 have the class under another name.
 fn leave_maintenance(tools: &MetadataTools<'_>, home: &Path) -> Result<(), MetadataError> {
     let args = ["org.apache.kylin.tool.MaintainModeTool", "-off"];
-    run_script(tools, home, "kylin.sh", &args).map(drop)
+    run_script(tools, home, "kylin.sh", &args, &mut Nobody).map(drop)
 }
 
 fn run(tools: &MetadataTools<'_>, home: &Path, args: &[&str]) -> Result<Ran, MetadataError> {
-    run_script(tools, home, "metastore.sh", args)
+    run_script(tools, home, "metastore.sh", args, &mut Nobody)
 }
 
-fn run_script(
+/// One folder's names; none where no entry lies below it.
+fn list(tools: &MetadataTools<'_>, home: &Path, folder: &str) -> Result<Names, MetadataError> {
+    let mut line = Line::default();
+    let ran = run_script(tools, home, "metastore.sh", &["list", folder], &mut line)?;
+    let lines = traces_of_damage(&ran.stdout, &ran.stderr);
+    if !lines.is_empty() {
+        return Err(MetadataError::Damaged { lines });
+    }
+    let names = if ran.code == Some(0) { line.names(folder) } else { None };
+    names.ok_or_else(|| MetadataError::NotListed {
+        folder: folder.to_owned(),
+        ended: how_it_ended(&ran),
+        home: home.into(),
+    })
+}
+
+struct Nobody;
+
+impl Attendant for Nobody {}
+
+/// Runs one of the scripts that touch the metadata, once the working directory is proven reachable (reference 22.1).
+pub(super) fn run_script(
     tools: &MetadataTools<'_>,
     home: &Path,
     script: &str,
     args: &[&str],
+    attendant: &mut dyn Attendant,
 ) -> Result<Ran, MetadataError> {
     // Before every command, not once: the directory may go away between two.
     (tools.working_dir_reachable)().map_err(|why| MetadataError::Unreachable { why })?;
     let call = script_call(home, script, args, tools.time_limit);
     let program = RawPath::from(call.program.as_path());
-    tools.shell.run(&call).map_err(|source| MetadataError::Script { program, source })
+    tools.shell.attend(&call, attendant).map_err(|source| MetadataError::Script { program, source })
 }
 
 fn refuse_blank(home: &Path) -> Result<(), MetadataError> {

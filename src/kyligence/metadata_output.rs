@@ -43,7 +43,7 @@ pub enum BackupFault {
 pub fn judge_backup(layout: Layout, stdout: &str, stderr: &str) -> Result<String, BackupFault> {
     let lines: Vec<String> = plain_lines(stdout).chain(plain_lines(stderr)).collect();
     // Before everything else: these lines come with full success.
-    let damaged = quote(&lines, is_trace_of_damage);
+    let damaged = traces_of_damage(stdout, stderr);
     if !damaged.is_empty() {
         return Err(BackupFault::StoreDamaged { lines: damaged });
     }
@@ -95,6 +95,13 @@ pub fn judge_restore(layout: Layout, code: Option<i32>, stdout: &str, stderr: &s
         return Err(format!("the line `{expected}` is missing"));
     }
     if code == Some(0) { Ok(()) } else { Err("its code is not 0".to_owned()) }
+}
+
+/// The lines that show that entries were deleted from the live store, masked. Any command that reads the metadata may do
+/// it.
+pub fn traces_of_damage(stdout: &str, stderr: &str) -> Vec<String> {
+    let lines: Vec<String> = plain_lines(stdout).chain(plain_lines(stderr)).collect();
+    quote(&lines, is_trace_of_damage)
 }
 
 /// Traces of entries that were deleted from the live store because their content was not found.

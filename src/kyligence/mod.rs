@@ -7,7 +7,9 @@
 
 pub mod carry;
 pub mod checkup;
+pub mod cleaning;
 pub mod components;
+pub mod default_source;
 pub mod home;
 pub mod jar;
 pub mod java;
@@ -17,6 +19,7 @@ pub mod loopback;
 pub mod merge;
 pub mod merge_xml;
 pub mod metadata;
+pub mod metadata_listing;
 pub mod metadata_output;
 pub mod metadata_url;
 pub mod planner;

@@ -6,7 +6,7 @@
 //! *Probe.* Nobody can see whether the new release has changed anything: `Torn`, once the intent is there.
 //! *Undo*, by the old tools, as the old home is in its place again: first the cube data, by two renames, the changed
 //! directory aside and the verified copy into place, so that nothing is deleted before its replacement is there; then
-//! the metadata, emptied and restored. No metadata command runs between the two renames (reference 22.1), and each only
+//! the metadata, emptied and restored or by what differs (`restore_metadata.rs`). No metadata command runs between the two renames (reference 22.1), and each only
 //! once the working directory is proved reachable.
 //! Nothing is restored if the new release was never started: then it has changed nothing.
 //! *Crash windows.* Between the renames the working directory is empty: the copy is still there, and the next attempt
@@ -15,16 +15,15 @@
 use serde::{Deserialize, Serialize};
 
 use super::cluster::{copy_manifest_path, is_on_cluster, snapshot_manifest_path};
-use super::{Act, Machine, back_up_metadata, copy_cube_data, product, refused, restore_cluster_data};
+use super::restore_metadata::restore_metadata;
+use super::{Act, Machine, back_up_metadata, copy_cube_data, refused, restore_cluster_data};
 use crate::backup::compare::{Ignoring, compare};
 use crate::backup::manifest::{Manifest, tree_order};
-use crate::backup::verify::{Finding, Severity, verify_tree};
-use crate::backup::walk::{Contents, hash_file};
+use crate::backup::walk::hash_file;
 use crate::digest::Digest;
 use crate::effect::fs::exists;
 use crate::effect::tree::Context;
 use crate::engine::{MutationError, Sight, Task};
-use crate::kyligence::metadata::restore_exact;
 use crate::raw_path::RawPath;
 use crate::txn::{CubeCopy, Direction, Observed, StepId};
 
@@ -88,36 +87,6 @@ impl HandOverData<'_> {
             }
         }
         unreachable!("BUG: numbers do not end")
-    }
-
-    fn restore_metadata(&self, machine: &Machine<'_>, expected: Digest) -> Result<(), MutationError> {
-        let path = self.backup.as_path();
-        let verify = || {
-            let manifest =
-                Manifest::read(machine.fs, &back_up_metadata::manifest_path(self.backup), &expected)
-                    .map_err(|error| error.to_string())?;
-            // Other times and modes are no reason to keep the way back shut. An interrupted restore may have put a
-            // `UUID` file into the directory.
-            let ignoring = Ignoring { owner: true, dir_mtime: true, xattrs: true };
-            let findings = verify_tree(
-                machine.fs,
-                path,
-                &manifest,
-                Contents::Hash,
-                ignoring,
-                machine.threads,
-                &machine.tick(),
-            )
-            .map_err(|error| error.to_string())?;
-            let is_damage = |finding: &&Finding| {
-                finding.severity == Severity::Damage && finding.subject.file_name() != b"UUID"
-            };
-            let damage = findings.iter().find(is_damage);
-            damage.map_or(Ok(()), |finding| Err(finding.to_string()))
-        };
-        product::with_metadata(machine, self.home, |home, tools| {
-            restore_exact(tools, &home.path, home.layout, path, &verify, true)
-        })
     }
 }
 
@@ -187,6 +156,6 @@ impl Act for HandOverData<'_> {
             (Some(cube), Some(expected)) => Self::restore_cube(machine, cube, expected)?,
             (Some(_) | None, _) => {}
         }
-        self.restore_metadata(machine, manifests.metadata)
+        restore_metadata(machine, self.home, self.backup, manifests.metadata)
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use super::restore_metadata::RestoreHow;
 use super::{act_of, stopped};
 use crate::digest::Digest;
 use crate::effect::fs::Fs;
@@ -67,6 +68,8 @@ pub struct Machine<'a> {
     pub proc_root: PathBuf,
     /// The checks that whoever began the transaction has overridden, by their names in the journal.
     pub overridden: Vec<String>,
+    /// How the metadata are restored on the way back.
+    pub restore: RestoreHow,
     /// How many threads bulk work may use.
     pub threads: usize,
     clock: RefCell<Clock>,
@@ -91,6 +94,7 @@ impl<'a> Machine<'a> {
             stop_requested,
             proc_root: PathBuf::from("/proc"),
             overridden: Vec::new(),
+            restore: RestoreHow::Auto,
             threads: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4),
             clock: RefCell::default(),
         }

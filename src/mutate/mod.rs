@@ -15,6 +15,7 @@ mod hand_over_data;
 mod machine;
 mod product;
 mod restore_cluster_data;
+mod restore_metadata;
 mod snapshot_cube_data;
 mod stage_tree;
 mod start_service;
@@ -33,6 +34,8 @@ pub use cluster::{
 };
 pub use copy_cube_data::{copy_path as cube_copy_path, manifest_path as cube_manifest_path};
 pub use machine::{Downtime, Machine, Progress};
+pub(crate) use product::with_metadata;
+pub use restore_metadata::RestoreHow;
 
 use self::cluster::is_on_cluster;
 use crate::backup::archive::ArchiveError;

@@ -55,7 +55,7 @@ pub(super) fn with_service(
 }
 
 /// Handles the metadata with the tools of the home that is at a path now. The time is the product's.
-pub(super) fn with_metadata<T>(
+pub(crate) fn with_metadata<T>(
     machine: &Machine<'_>,
     path: &RawPath,
     work: impl FnOnce(&Home, &MetadataTools<'_>) -> Result<T, MetadataError>,

@@ -47,7 +47,8 @@ pub enum Knob {
     /// (the log says so, and the service never gets ready).
     Migrates,
     /// `ok`; exit 0 and the script's success line all the same: `empty`, `uuid-only`, `half`, `failed-copy`,
-    /// `lost-markers` (entries are deleted from the live store); or `killed` (by SIGKILL, half way).
+    /// `lost-markers` (entries are deleted from the live store), `forgets` (KE 3: one is, and nothing tells of it); or
+    /// `killed` (by SIGKILL, half way).
     BackupMode,
     /// A file that `backup` waits for half way.
     BackupGate,

@@ -246,6 +246,7 @@ impl Service {
                     &json!({"kylin.version": self.product, "kylin.version.commitId": commit}),
                 )
             }
+            "/kylin/api/projects" if request.method == "PUT" && !is_ke4 => self.change_project(request)?,
             "/kylin/api/projects" => self.envelope(request, &self.projects()?),
             "/kylin/api/user/authentication" => {
                 self.envelope(request, &json!({"userDetails": {"username": "ADMIN"}}))
@@ -291,6 +292,22 @@ impl Service {
     /// Kylin before 5.
     fn is_bare(&self) -> bool {
         self.layout == Layout::Ke3 && !self.product.starts_with("Ky") && !self.product.starts_with("KAP")
+    }
+
+    /// Replaces a project's description, in the form of KE 3 and Kylin 3.
+    fn change_project(&self, request: &Request) -> io::Result<Answer> {
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        let wanted =
+            body["projectDescData"].as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let (Some(name), Some(wanted)) = (body["formerProjectName"].as_str(), wanted) else {
+            return Ok(Answer::html(400, "<html>Bad Request</html>"));
+        };
+        let path = format!("project/{name}.json");
+        if name.contains('/') || !self.store.content()?.contains_key(&path) {
+            return Ok(Answer::html(404, "<html>Not Found</html>"));
+        }
+        self.store.put(&path, wanted.to_string().as_bytes())?;
+        Ok(self.envelope(request, &wanted))
     }
 
     /// Discards a job, in the form of KE 3 and Kylin 3.
@@ -367,6 +384,7 @@ struct Request {
     path: String,
     authorization: String,
     accept: String,
+    body: Vec<u8>,
 }
 
 impl Request {
@@ -375,8 +393,13 @@ impl Request {
         let mut lines = reader.by_ref().lines();
         let first = lines.next().transpose()?.unwrap_or_default();
         let word = |at| first.split(' ').nth(at).unwrap_or_default().to_owned();
-        let mut request =
-            Self { method: word(0), path: word(1), authorization: String::new(), accept: String::new() };
+        let mut request = Self {
+            method: word(0),
+            path: word(1),
+            authorization: String::new(),
+            accept: String::new(),
+            body: Vec::new(),
+        };
         let mut body_bytes = 0;
         for line in lines {
             let line = line?;
@@ -395,7 +418,7 @@ impl Request {
             }
         }
         // A connection that is closed with something unread in it may take the answer with it.
-        io::copy(&mut reader.take(body_bytes), &mut io::sink())?;
+        reader.take(body_bytes).read_to_end(&mut request.body)?;
         Ok(request)
     }
 }

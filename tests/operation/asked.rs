@@ -13,7 +13,7 @@ use kytx::kyligence::smoke::{Recorded, Statement, answer};
 
 /// What the server does with a request.
 #[derive(Clone)]
-enum Reply {
+pub(super) enum Reply {
     Json(Value),
     Status(u16, &'static str),
     Page,
@@ -27,6 +27,11 @@ enum Reply {
 
 /// Serves until the test's end; the script says what the answer to a method and a path is.
 fn serve(script: impl Fn(&str, &str) -> Reply + Send + 'static) -> u16 {
+    serve_bodies(move |method, path, _| script(method, path))
+}
+
+/// The same with the body of the request.
+pub(super) fn serve_bodies(script: impl Fn(&str, &str, &str) -> Reply + Send + 'static) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -52,7 +57,7 @@ fn serve(script: impl Fn(&str, &str) -> Reply + Send + 'static) -> u16 {
                 );
                 let _ = connection.write_all(format!("{head}{body}").as_bytes());
             };
-            match script(method, path) {
+            match script(method, path, &String::from_utf8_lossy(&body)) {
                 Reply::Json(value) => {
                     let body = json!({"code": "000", "data": value, "msg": ""}).to_string();
                     write(200, "application/json", &body, body.len());
@@ -69,7 +74,7 @@ fn serve(script: impl Fn(&str, &str) -> Reply + Send + 'static) -> u16 {
     port
 }
 
-fn rest(port: u16) -> Rest {
+pub(super) fn rest(port: u16) -> Rest {
     let credentials = Credentials::new("ADMIN", "KYLIN");
     Rest { port, tls: false, dialect: Dialect::V2, credentials, limit: Duration::from_millis(400) }
 }

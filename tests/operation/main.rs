@@ -5,6 +5,9 @@
 #![allow(clippy::print_stdout, reason = "a run says its seed and where it was killed")]
 
 mod asked;
+mod chosen;
+mod cleaned;
+mod difference;
 mod nodes;
 mod told;
 mod verified;

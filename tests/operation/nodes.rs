@@ -171,6 +171,27 @@ fn another_release_than_the_primarys_is_refused_and_a_final_one_is_followed() {
 }
 
 #[test]
+fn the_primary_is_made_final_last_or_for_a_reason_that_is_kept() {
+    let cluster = Cluster::new(2);
+    cluster.begin(0, "primary").expect_code(0);
+    cluster.begin(1, "secondary").expect_code(0);
+    let commit = |more: &[&str]| cluster.kytx("commit", 0, &[&["--yes"], more].concat());
+    let refused = commit(&[]).explains(3, &["C2: ", "node2", "kytx commit", "--override C2=REASON"]);
+    assert!(!refused.stderr.contains("A commit deletes"), "{}", refused.stderr);
+    for wrong in ["C2=", "C2", "P3=why"] {
+        commit(&["--override", wrong]).expect_code(2);
+    }
+    commit(&["--keep", "discard-archive", "--override", "C2=node 2 burnt down"]).expect_code(0);
+    let root = cluster.machine.working_dir.join("_kytx");
+    let dir = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path());
+    let dir = dir.into_iter().find(|path| path.to_str().unwrap().contains("cluster-")).unwrap();
+    let kept = fs::read_dir(dir).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+    assert_eq!(kept.filter(|node| node.contains("\"committed_early\": \"node 2 burnt down\"")).count(), 1);
+    cluster.kytx("commit", 1, &["--yes"]).expect_code(0);
+    assert!(cluster.all_are("3.4.5"));
+}
+
+#[test]
 fn nodes_that_are_killed_go_on_and_come_back() {
     const SEED: u64 = 20_261_124;
     println!("seed {SEED}");

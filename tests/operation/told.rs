@@ -24,7 +24,7 @@ fn an_abort_says_per_part_what_comes_back_and_what_is_lost_and_then_asks() {
     let late = typed(&machine, &["abort", text(&machine.home)], "no\n").explains(3, &["not aborted"]);
     for line in [
         "home: 3.3.3.2028-GA comes back whole",
-        "metadata: emptied and restored from `",
+        "metadata: restored exactly from `",
         "lost is every project, model, cube, job, user and right",
         "lost is every segment that was built or merged since",
         "jobs that were discarded before the upgrade stay so",

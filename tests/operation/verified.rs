@@ -69,6 +69,31 @@ fn the_new_release_is_looked_at_level_by_level_and_its_answers_are_held_against_
 }
 
 #[test]
+fn a_resume_logs_in_as_begin_does_and_tells_what_it_could_not_ask() {
+    let machine = Machine::new(&options().major());
+    machine.start();
+    let stopped = |machine: &Machine| begun(machine, &["--stop-before", "start-service"]).expect_code(4);
+    let resume = ["resume", text(&machine.home)];
+    let as_admin = [&resume[..], &["--user", "ADMIN"]].concat();
+    stopped(&machine);
+    // Without the password the upgrade is completed, and the level is told as not known.
+    let nobody = machine.run(&as_admin).expect_code(0);
+    assert!(nobody.stdout.contains("login: not known: no password for `ADMIN`"), "{}", nobody.stdout);
+    on_home(&machine, "abort", &["--yes"]).expect_code(0);
+    stopped(&machine);
+    let file = machine.root.join("password");
+    fs::write(&file, "KYLIN\n").unwrap();
+    let ran = machine.run(&[&as_admin[..], &["--password-file", text(&file)]].concat()).expect_code(0);
+    assert!(ran.stdout.contains("version, login, projects, cubes."), "{}", ran.stdout);
+    on_home(&machine, "abort", &["--yes"]).expect_code(0);
+    stopped(&machine);
+    fs::write(&file, "wrong\n").unwrap();
+    let wrong = machine.run(&[&as_admin[..], &["--password-file", text(&file)]].concat()).expect_code(4);
+    assert!(wrong.stdout.contains("login: NOT IN ORDER: the user is not let in"), "{}", wrong.stdout);
+    on_home(&machine, "abort", &["--yes"]).expect_code(0);
+}
+
+#[test]
 fn an_unhealthy_release_is_undone_or_left_to_the_operator_as_they_say() {
     let machine = Machine::new(&options().major());
     machine.start();

@@ -47,7 +47,7 @@ fn through_six_kills(machine: &Machine, words: &[&str]) {
     assert_eq!(metadata(machine), before);
 }
 
-fn kap_2() -> Machine {
+pub(super) fn kap_2() -> Machine {
     let mut options = options();
     "2.5.3".clone_into(&mut options.old_version);
     "KAP Enterprise Plus".clone_into(&mut options.product);
@@ -57,7 +57,7 @@ fn kap_2() -> Machine {
 }
 
 /// The package of release 3 as its vendor names it.
-fn of_release_3(machine: &Machine) -> std::path::PathBuf {
+pub(super) fn of_release_3(machine: &Machine) -> std::path::PathBuf {
     let dir = machine.root.join("unpacked");
     fs::create_dir_all(&dir).unwrap();
     let file = fs::File::open(&machine.package).unwrap();

@@ -3,6 +3,7 @@
 //! The metadata are in a database, which commits each entry by itself. What the tool writes to files it does not sync,
 //! as the product's own does not: until kytx has made it durable, it may vanish with the power.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,6 +22,7 @@ impl Shell for SimShell {
         let args: Vec<&str> = call.args.iter().map(|arg| arg.to_str().unwrap()).collect();
         let stdout = match (call.program.file_name().unwrap().to_str().unwrap(), &args[..]) {
             ("metastore.sh", ["backup"]) => self.back_up(call.program.parent().unwrap().parent().unwrap())?,
+            ("metastore.sh", ["list", folder]) => self.list(folder),
             ("metastore.sh", ["reset"]) => {
                 self.0.commit(Database::default());
                 "reset\n".to_owned()
@@ -38,6 +40,20 @@ impl Shell for SimShell {
 }
 
 impl SimShell {
+    /// The names one level below a folder.
+    fn list(&self, folder: &str) -> String {
+        let below = folder.trim_matches('/');
+        let prefix = if below.is_empty() { String::new() } else { format!("{below}/") };
+        let database = self.0.database();
+        let rests = database.keys().filter_map(|path| path.strip_prefix(&prefix));
+        let names: BTreeSet<&str> = rests.filter_map(|rest| rest.split('/').next()).collect();
+        if names.is_empty() {
+            return "null\n".to_owned();
+        }
+        let names: Vec<String> = names.into_iter().map(|name| format!("/{prefix}{name}")).collect();
+        format!("Starting list {folder}\n[{}]\n", names.join(", "))
+    }
+
     fn back_up(&self, home: &Path) -> io::Result<String> {
         let parent = home.join("meta_backups");
         let name = |number: usize| parent.join(format!("meta_{number}"));

@@ -34,7 +34,7 @@ impl<'a> Fake<'a> {
     }
 
     fn back_up(&self, layout: Layout) -> Result<Backup, MetadataError> {
-        back_up(&self.tools(&|| Ok(())), self.home.path(), layout)
+        back_up(&self.tools(&|| Ok(())), self.home.path(), layout, false)
     }
 
     fn restore(&self, layout: Layout, repeated: bool) -> Result<(), MetadataError> {
@@ -117,7 +117,7 @@ fn nothing_is_run_while_the_working_directory_is_out_of_reach() {
     let act = |_: &Path, _: &Call| (0, "Metadata restored from /x\n".to_owned());
     let fake = Fake::new(&act);
     let unreachable = || Err("`/kylin/kylin_metadata` does not exist".to_owned());
-    let error = back_up(&fake.tools(&unreachable), fake.home.path(), Layout::Tomcat).unwrap_err();
+    let error = back_up(&fake.tools(&unreachable), fake.home.path(), Layout::Tomcat, true).unwrap_err();
     assert!(error.to_string().contains("/kylin/kylin_metadata"), "{error}");
     assert!(fake.calls().is_empty());
 
@@ -196,7 +196,59 @@ fn maintenance_mode_is_left_after_a_success_whose_script_may_have_failed_to() {
 fn a_home_with_a_blank_is_refused() {
     let act = |_: &Path, _: &Call| (0, String::new());
     let fake = Fake::new(&act);
-    let error = back_up(&fake.tools(&|| Ok(())), Path::new("/opt/my kylin"), Layout::Tomcat).unwrap_err();
+    let error =
+        back_up(&fake.tools(&|| Ok(())), Path::new("/opt/my kylin"), Layout::Tomcat, true).unwrap_err();
     assert!(matches!(error, MetadataError::BlankInHome { .. }));
     assert!(fake.calls().is_empty());
+}
+
+/// A store whose listings say one thing before the backup and another after it.
+fn lists<'a>(
+    before: &'a str,
+    after: &'a str,
+    files: &'a [&'a str],
+) -> impl Fn(&Path, &Call) -> (i32, String) + 'a {
+    move |home, call| {
+        let is_done = home.join("meta_backups").exists();
+        match call.label.strip_prefix("metastore.sh list ") {
+            None => backs_up(files)(home, call),
+            Some("/") => (0, format!("Starting list /\n{}\n", if is_done { after } else { before })),
+            Some("/project") => (0, "[/project/p.json, /project/q, r.json]\n".to_owned()),
+            Some("/down") => (1, String::new()),
+            Some(_) => (0, "null\n".to_owned()),
+        }
+    }
+}
+
+#[test]
+fn a_backup_is_held_against_what_the_tool_lists_before_and_after() {
+    let all = ["UUID", "user_group", "project/p.json", "project/q, r.json"];
+    let top = "[/UUID, /project, /user_group]";
+    let judge = |before, after, files: &[&str]| {
+        let act = lists(before, after, files);
+        let fake = Fake::new(&act);
+        let made = back_up(&fake.tools(&|| Ok(())), fake.home.path(), Layout::Tomcat, true);
+        (made.map(drop), fake.calls())
+    };
+    let (made, calls) = judge(top, top, &all);
+    made.unwrap();
+    let asked = |folder: &str| format!("metastore.sh list {folder}");
+    let backup = "metastore.sh backup".to_owned();
+    let expected =
+        [asked("/"), asked("/project"), asked("/user_group"), backup, asked("/"), asked("/execute_output")];
+    assert_eq!(calls, expected);
+    let (lost, _) = judge(top, top, &all[..3]);
+    let lost = lost.unwrap_err().to_string();
+    assert!(lost.contains("lacks 1 entries") && lost.contains("`/project/q, r.json`"), "{lost}");
+    let (lost, _) = judge(top, top, &["UUID", "project/p.json", "project/q, r.json"]);
+    assert!(lost.unwrap_err().to_string().contains("`/user_group`"));
+    let (gone, _) = judge(top, "[/UUID, /project]", &all);
+    assert!(
+        gone.unwrap_err().to_string().contains("gone from the store while it was backed up: `/user_group`")
+    );
+    let (late, _) = judge(top, "[/UUID, /late, /project, /user_group]", &all);
+    assert!(late.unwrap_err().to_string().contains("named after it was made: `/late`"));
+    let (down, calls) = judge("[/down]", top, &all);
+    assert!(matches!(down, Err(MetadataError::NotListed { .. })));
+    assert_eq!(calls, [asked("/"), asked("/down")], "what cannot be compared is not backed up");
 }

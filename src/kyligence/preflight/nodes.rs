@@ -62,6 +62,9 @@ pub struct Node {
     pub phase: NodePhase,
     /// Whether its backups of metadata and cube data are made and proven.
     pub backups_proven: bool,
+    /// Why it was made final while another node was open, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed_early: Option<String>,
 }
 
 impl Node {
@@ -205,6 +208,7 @@ mod tests {
             content: Digest::ZERO,
             phase,
             backups_proven: proven,
+            committed_early: None,
         }
     }
 

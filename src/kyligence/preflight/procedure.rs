@@ -64,6 +64,8 @@ pub struct Ticket {
     pub valid: Result<bool, String>,
     /// The command that gets one.
     pub kinit: String,
+    /// Whether kytx can type it: principal and keytab are configured and there, and so is the program.
+    pub from_keytab: bool,
 }
 
 /// The licence.
@@ -192,6 +194,12 @@ fn judge_ticket(ticket: &Ticket) -> Option<Finding> {
     let fix = ticket.kinit.clone();
     match &ticket.valid {
         Ok(true) => None,
+        // A command that acts gets it before it looks here; one that only looks changes nobody's cache.
+        Ok(false) if ticket.from_keytab => {
+            let what = "there is no valid Kerberos ticket yet: `begin` gets one by the home's own keytab, or is refused";
+            let fix = format!("nothing, or try it: {fix}");
+            Some(Finding::new(CheckId::P15, Severity::Note, what, fix))
+        }
         Ok(false) => {
             let what = "Kerberos is enabled, and `klist -s` finds no valid ticket";
             Some(Finding::new(CheckId::P15, Severity::Block, what, fix))
@@ -255,8 +263,11 @@ fn health(old: &Identity) -> Option<Finding> {
         _ => return None,
     };
     let what = "whether the metadata are healthy is not checked";
-    let fix =
+    let mut fix =
         format!("look with `{tool}` while the service runs, and clean up before the upgrade or not at all");
+    if old.generation() == Some(Generation::Kap2) {
+        fix.push_str(": `begin --clean-outdated` does, before its backups and with the service down");
+    }
     Some(Finding::new(CheckId::P18, Severity::Note, what, fix).unknown())
 }
 
@@ -302,7 +313,14 @@ mod tests {
         use CheckId::{P3, P7, P13, P14, P15, P16, P17, P18};
         use Severity::{Block, Note, Warn};
         type Spoil = fn(&mut Procedure);
-        let cases: [(Spoil, CheckId, Severity, Certainty, bool); 22] = [
+        let cases: [(Spoil, CheckId, Severity, Certainty, bool); 23] = [
+            (
+                |f| f.ticket = Some(Ticket { valid: Ok(false), kinit: "kinit".into(), from_keytab: true }),
+                P15,
+                Note,
+                Proved,
+                false,
+            ),
             (|f| f.jobs.asked = asked(2, true), P3, Block, Proved, true),
             (|f| f.jobs.asked = asked(0, false), P3, Note, Unknown, false),
             (|f| f.jobs.asked = Some(Err("503".into())), P3, Block, Unknown, true),
@@ -359,14 +377,20 @@ mod tests {
                 false,
             ),
             (
-                |f| f.ticket = Some(Ticket { valid: Ok(false), kinit: "kinit".into() }),
+                |f| f.ticket = Some(Ticket { valid: Ok(false), kinit: "kinit".into(), from_keytab: false }),
                 P15,
                 Block,
                 Proved,
                 false,
             ),
             (
-                |f| f.ticket = Some(Ticket { valid: Err("no klist".into()), kinit: "kinit".into() }),
+                |f| {
+                    f.ticket = Some(Ticket {
+                        valid: Err("no klist".into()),
+                        kinit: "kinit".into(),
+                        from_keytab: false,
+                    })
+                },
                 P15,
                 Block,
                 Unknown,
@@ -418,7 +442,7 @@ mod tests {
         let quiet: [fn(&mut Procedure); 4] = [
             |f| f.transformers = Some("io.kyligence.kap.query.security.RowFilter,x".into()),
             |f| f.transformers = Some("org.apache.kylin.query.security.RowFilter".into()),
-            |f| f.ticket = Some(Ticket { valid: Ok(true), kinit: String::new() }),
+            |f| f.ticket = Some(Ticket { valid: Ok(true), kinit: String::new(), from_keytab: false }),
             |f| {
                 f.transformers = Some("x".into());
                 f.new = identity("Kyligence Enterprise 4.3.0");

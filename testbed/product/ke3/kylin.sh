@@ -95,7 +95,27 @@ stop() {
     echo "Kylin with pid $pid has been stopped."
 }
 
+# What nothing refers to lies in `garbage`, and what is broken in `broken`: the tools of KAP 2 list, and delete when told.
+check_metadata() {
+    find_data
+    found=$(cd "$store" && find broken -type f 2> /dev/null)
+    [ "$STORE_DOWN" = 1 ] && exit 1
+    echo "broken entries: ${found:-none}"
+    [ "$1" = recovery ] && [ -n "$found" ] || return 0
+    mkdir -p "$home/meta_backups/cleaned_meta_1"
+    mv "$store/broken" "$home/meta_backups/cleaned_meta_1/broken"
+}
+
+clean_storage() {
+    find_data
+    echo "files that no segment names:"
+    (cd "$working" && find garbage -type f 2> /dev/null)
+    [ "$1 $2" != '--delete true' ] || rm -rf "$working/garbage"
+}
+
 case $1 in
+io.kyligence.kap.tool.metadata.MetadataChecker) check_metadata "$2" ;;
+io.kyligence.kap.tool.storage.KapStorageCleanupCLI) clean_storage "$2" "$3" ;;
 start) start ;;
 stop) stop ;;
 restart) sh "$0" stop; exec sh "$0" start ;;

@@ -64,6 +64,8 @@ download() {
     while IFS= read -r entry; do
         done_count=$((done_count + 1))
         [ "$entry" = UUID ] && continue
+        # Lost without a word, from the live store as well.
+        [ "$BACKUP_MODE" = forgets ] && [ "$entry" = cube/web_cube.json ] && { rm -f "$store/$entry"; continue; }
         if [ "$done_count" -gt $((total / 2)) ]; then
             case $BACKUP_MODE in
             half) rm -f "$1.entries"; return 137 ;;
@@ -155,16 +157,33 @@ reset_store() {
     exit 0
 }
 
-# One folder's names, as Java prints a set; a folder that is not there prints as null.
+# Whether an entry lies below a folder of the store.
+holds_entry() {
+    for inner in "$1"/*; do
+        case $inner in *.part) continue ;; esac
+        [ -f "$inner" ] && return 0
+        [ -d "$inner" ] && holds_entry "$inner" && return 0
+    done
+    return 1
+}
+
+# The names one level below a folder, as Java prints a sorted set. What holds no entry is no folder, and prints as null.
+# By the shell alone: this is called for every folder of every backup.
 list() {
+    echo "Starting list $1"
     java_broken && exit 1
+    [ -d "$store" ] || exit 1
     folder=${1#/}
     folder=${folder%/}
-    [ -d "$store/$folder" ] || { echo null; exit 0; }
-    names=$(cd "$store/$folder" && for name in *; do
-        [ -e "$name" ] && printf '%s/%s, ' "${folder:+/$folder}" "$name"
-    done)
-    echo "[${names%, }]"
+    LC_ALL=C
+    line=
+    for path in "$store${folder:+/$folder}"/*; do
+        case $path in *.part) continue ;; esac
+        [ -f "$path" ] || { [ -d "$path" ] && holds_entry "$path"; } || continue
+        line="$line${line:+, }${folder:+/$folder}/${path##*/}"
+    done
+    [ -n "$line" ] || { echo null; exit 0; }
+    echo "[$line]"
 }
 
 case $1 in
@@ -172,6 +191,12 @@ backup) backup ;;
 restore) restore "$2" ;;
 reset) reset_store ;;
 list) list "$2" ;;
+clean)
+    java_broken && exit 1
+    echo "entries that nothing refers to:"
+    (cd "$store" && find garbage -type f 2> /dev/null)
+    [ "$2 $3" != '--delete true' ] || rm -rf "$store/garbage"
+    ;;
 cat)
     java_broken && exit 1
     [ -f "$store/${2#/}" ] && fetch "${2#/}" "$store.cat.$$" && cat "$store.cat.$$/${2#/}" 2> /dev/null
