@@ -22,6 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use kytx::testbed::Options;
 
+use crate::support::census::exhaustive;
 use crate::support::{Machine, Ran, options};
 
 /// One test at a time: a job takes all that the bed has, and what is called between stop and start is counted.
@@ -38,6 +39,15 @@ pub fn bed(test: &str) -> Option<MutexGuard<'static, ()>> {
         return None;
     }
     Some(BED.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Takes the bed for a test that only the exhaustive run has time for, or says that it does not run.
+pub fn bed_for_all(test: &str) -> Option<MutexGuard<'static, ()>> {
+    if !exhaustive() {
+        println!("SKIPPED {test}: it takes minutes (KYTX_EXHAUSTIVE=1)");
+        return None;
+    }
+    bed(test)
 }
 
 /// The user that an ordinary site runs the product as.
@@ -212,12 +222,29 @@ impl Site {
         admin("hadoop", &["fs", "-chmod", "600", &format!("{source}/parquet/large.parquet")]);
     }
 
+    /// And more of it.
+    pub fn change_more(&self) {
+        let more = self.machine.root.join("more.parquet");
+        fs::write(&more, b"more of the new release").unwrap();
+        let target = format!("{}/parquet/more.parquet", self.source());
+        admin("hadoop", &["fs", "-put", "-f", more.to_str().unwrap(), &target]);
+    }
+
     /// A word of `status --json`.
     #[track_caller]
     pub fn status(&self, word: &str) -> String {
         let ran = self.run("status", &["--json"]).expect_code(0);
         let status: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
         status[word].as_str().unwrap_or_else(|| panic!("no `{word}` in {status}")).to_owned()
+    }
+
+    /// What the last `begin` has written to its log.
+    pub fn log(&self) -> String {
+        let dir = crate::support::commands::state_dir(&self.machine).join("log");
+        let logs = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let begun = logs.filter(|path| path.to_str().unwrap().ends_with("-begin.log"));
+        let last = begun.max_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
+        fs::read_to_string(last.unwrap()).unwrap()
     }
 
     /// The programs of Hadoop that kytx has called, one line each.
@@ -319,6 +346,13 @@ pub fn signal_copiers(signal: Signal) -> usize {
 /// Whether YARN has a job in this state.
 pub fn job_in(state: &str) -> bool {
     apps_in(state).contains("application_")
+}
+
+/// How far the job that runs is, in percent.
+pub fn job_progress() -> Option<f64> {
+    let answer = apps_in("RUNNING");
+    let rest = answer.split("\"progress\":").nth(1)?;
+    rest.split([',', '}']).next()?.parse().ok()
 }
 
 /// What YARN says of jobs in a state. Asked over HTTP, as a Java would be too slow to catch one.
