@@ -123,6 +123,16 @@ fn check_apart(source: &RawPath, root: &RawPath) -> Result<(), CommandError> {
     Ok(())
 }
 
+/// What is copied whole must not hold what another upgrade keeps there, as an abort would put that back, too. What nodes
+/// leave for one another is no more than a note.
+fn check_unused(names: &[RawPath]) -> Result<(), CommandError> {
+    let is_note = |name: &&RawPath| name.file_name().starts_with(b"cluster-");
+    let Some(name) = names.iter().find(|name| !is_note(name)) else { return Ok(()) };
+    Err(no_cube_copy()
+        .why(format!("`{name}` is in what is to be copied whole: another upgrade in this working directory is open"))
+        .hint("end that upgrade first (its `LOCK` names home and host), or leave out `--whole-working-dir`"))
+}
+
 fn local(
     how: CubeBackup,
     source: &RawPath,
@@ -140,6 +150,10 @@ fn local(
     let refuse = |error| no_cube_copy().because(&error);
     let hdfs = LocalHdfs::new(&OsFs);
     hdfs.reach(source).map_err(refuse)?;
+    let own = source.join(&OWN_DIR.into());
+    if hdfs.exists(&own).map_err(refuse)? {
+        check_unused(&hdfs.list(&own).map_err(refuse)?)?;
+    }
     let (bytes, _) = hdfs.measure(source).map_err(refuse)?;
     let local = (local_path(source).map_err(refuse)?, bytes);
     let cube = CubeCopy { source: source.clone(), root: root.join(&txn.0.as_str().into()) };
@@ -186,6 +200,9 @@ fn on_cluster(
     let root = given.map_or_else(|| shared.join(&OWN_DIR.into()), Clone::clone);
     let root = qualified(&root, &default_fs);
     check_apart(&source, &root)?;
+    if source == qualified(shared, &default_fs) {
+        check_unused(&cluster.names_in(&source.join(&OWN_DIR.into())).map_err(refuse)?)?;
+    }
     let snapshottable = cluster.snapshottable().is_ok_and(|dirs| dirs.contains(&without_authority(&source)));
     let kept = match how {
         CubeBackup::Auto if snapshottable => CubeKept::Snapshot,
@@ -287,6 +304,15 @@ mod tests {
         assert_eq!(qualified(&"hdfs://other/kylin".into(), ""), "hdfs://other/kylin".into());
         let expected = ["hdfs://ns/", "hdfs://ns/kylin"].map(RawPath::from);
         assert_eq!(ancestors(&"hdfs://ns/kylin/_kytx".into()), expected);
+    }
+
+    #[test]
+    fn what_another_upgrade_keeps_is_never_copied_with_the_whole() {
+        let unused = |names: &[&str]| {
+            check_unused(&names.iter().map(|name| RawPath::from(*name)).collect::<Vec<_>>()).is_ok()
+        };
+        assert!(unused(&[]) && unused(&["/kylin/_kytx/cluster-m"]));
+        assert!(!unused(&["/kylin/_kytx/cluster-m", "/kylin/_kytx/lock"]));
     }
 
     #[test]

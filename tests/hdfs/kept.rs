@@ -98,11 +98,19 @@ fn a_whole_working_directory_is_kept_with_what_others_have_in_it() {
     let before = site.data();
     let root = format!("{own}/kept");
     let whole = ["--whole-working-dir", "--hdfs-root", &root];
+    // Another's upgrade is open in what would be kept.
+    let stranger = site.beside();
+    stranger.begin(&["--cube-backup", "none", "--stop-before", "stage-tree"]).expect_code(4);
+    site.begin(&whole).explains(3, &["_kytx/lock", "another upgrade in this working directory is open"]);
+    stranger.run("abort", &["--yes"]).expect_code(0);
     site.begin(&whole).expect_code(0);
     site.change();
     let theirs = format!("{}/other_instance/theirs", site.working_dir);
     admin("hadoop", &["fs", "-rm", "-skipTrash", &theirs]);
     assert_eq!(names_in(&format!("{root}/lock/kylin_metadata")), ["LOCK"], "no lock is in what is copied");
+    let other = site.beside();
+    let begun = other.begin(&["--cube-backup", "distcp", "--whole-working-dir", "--hdfs-root", &root]);
+    begun.explains(7, &["open elsewhere", site.machine.home.to_str().unwrap()]);
     site.run("abort", &["--yes"]).expect_code(0);
     assert_as_before(&before, &site);
     assert_nothing_left(&site);

@@ -75,10 +75,15 @@ fn i3_servers_that_die_under_an_upgrade_cost_an_attempt_and_nothing_else() {
     safe_mode("enter");
     site.run("abort", &["--yes"]).explains(4, &["safe mode"]);
     safe_mode("leave");
+    // It is gone when the copy's checksums are asked for. Earlier, and the lock's text would be waited for, a minute long.
+    let asked = |words: &str| calls_of(&site, words);
+    let (looked, summed) = (asked("fs -ls"), asked("fs -checksum"));
+    let child = site.spawn(&["resume", &home]);
+    wait_for("it looks", || asked("fs -ls") > looked);
     daemons.kill("datanode");
-    let ran = site.run("resume", &[]);
+    wait_for("it asks for checksums", || asked("fs -checksum") > summed);
     daemons.up(&["datanode"]);
-    resumed(&site, ran, &[], finished);
+    resumed(&site, Ran::from(child.wait_with_output().unwrap()), &[], finished);
     assert_as_before(&before, &site);
     assert_nothing_left(&site);
     assert!(site.machine.is_ready());
