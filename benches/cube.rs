@@ -36,7 +36,10 @@ fn main() -> Result<()> {
     let copied = all.copy()?;
     let (all_s, programs) = all.snapshot()?;
     all.end()?;
-    println!("{files} files, by DistCp: first copy {:.1} s, final pass {:.1} s", copied.first_s, copied.last_s);
+    println!(
+        "{files} files, by DistCp: first copy {:.1} s, final pass {:.1} s",
+        copied.first_s, copied.last_s
+    );
     println!("  final pass / first copy: {:.2}", copied.last_s / copied.first_s);
     println!("  of it the job {:.1} s, the rest listing and checksums of both trees", copied.job_s);
     println!("  programs of Hadoop between stop and start: {}", copied.programs);

@@ -129,7 +129,9 @@ fn check_unused(names: &[RawPath]) -> Result<(), CommandError> {
     let is_note = |name: &&RawPath| name.file_name().starts_with(b"cluster-");
     let Some(name) = names.iter().find(|name| !is_note(name)) else { return Ok(()) };
     Err(no_cube_copy()
-        .why(format!("`{name}` is in what is to be copied whole: another upgrade in this working directory is open"))
+        .why(format!(
+            "`{name}` is in what is to be copied whole: another upgrade in this working directory is open"
+        ))
         .hint("end that upgrade first (its `LOCK` names home and host), or leave out `--whole-working-dir`"))
 }
 
@@ -157,11 +159,7 @@ fn local(
     let (bytes, _) = hdfs.measure(source).map_err(refuse)?;
     let local = (local_path(source).map_err(refuse)?, bytes);
     let cube = CubeCopy { source: source.clone(), root: root.join(&txn.0.as_str().into()) };
-    Ok(CubeDecision {
-        cube: Some((cube, CubeKept::Copy)),
-        local: Some(local),
-        ..CubeDecision::default()
-    })
+    Ok(CubeDecision { cube: Some((cube, CubeKept::Copy)), local: Some(local), ..CubeDecision::default() })
 }
 
 /// A path with its file system in front: a plain one is in that of the configuration.

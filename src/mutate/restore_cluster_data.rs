@@ -187,7 +187,9 @@ impl Restoring<'_, '_> {
         let aside = (0..=names.len()).map(aside).find(|aside| !names.contains(aside));
         let aside = aside.expect("BUG: more names than there are");
         if let Err(error) = self.cluster.rename_surely(&self.cube.source, &aside) {
-            if error.is_safe_mode() || self.cluster.look(std::slice::from_ref(&self.cube.source))?[0].is_none() {
+            if error.is_safe_mode()
+                || self.cluster.look(std::slice::from_ref(&self.cube.source))?[0].is_none()
+            {
                 return Err(error.into());
             }
             self.machine

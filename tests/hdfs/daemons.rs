@@ -26,12 +26,12 @@ pub struct Daemons;
 
 impl Daemons {
     /// Kills one at once.
-    pub fn kill(&self, name: &str) {
+    pub fn kill(name: &str) {
         script("down", &["--kill", &bed_dir(), name]);
     }
 
     /// Brings one up again, and waits until it serves.
-    pub fn up(&self, names: &[&str]) {
+    pub fn up(names: &[&str]) {
         let dir = bed_dir();
         let mut args = vec![dir.as_str()];
         args.extend(names);
@@ -39,7 +39,7 @@ impl Daemons {
     }
 
     /// Sends one a signal.
-    pub fn signal(&self, name: &str, signal: Signal) {
+    pub fn signal(name: &str, signal: Signal) {
         let text = fs::read_to_string(PathBuf::from(bed_dir()).join("pid").join(name)).unwrap();
         let pid: i32 = text.split(' ').next().unwrap().parse().unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();

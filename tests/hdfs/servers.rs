@@ -44,14 +44,14 @@ fn i3_servers_that_die_under_an_upgrade_cost_an_attempt_and_nothing_else() {
     let Some(_bed) = bed("i3_servers_that_die_under_an_upgrade_cost_an_attempt_and_nothing_else") else {
         return;
     };
-    let daemons = Daemons;
+    let _all_serve_afterwards = Daemons;
     let site = Site::new(USER, Parent::Own);
     let before = site.data();
     let words = site.begin_words(&["--stop-before", "stop-service"]);
     let child = site.spawn(&words.iter().map(String::as_str).collect::<Vec<_>>());
     wait_for("a job runs", || job_in("RUNNING"));
-    daemons.kill("resourcemanager");
-    daemons.up(&["resourcemanager"]);
+    Daemons::kill("resourcemanager");
+    Daemons::up(&["resourcemanager"]);
     let ran = Ran::from(child.wait_with_output().unwrap());
     resumed(&site, ran, &["--stop-before", "stop-service"], stopped_as_asked);
 
@@ -62,11 +62,11 @@ fn i3_servers_that_die_under_an_upgrade_cost_an_attempt_and_nothing_else() {
     let home = site.machine.home.to_str().unwrap().to_owned();
     let child = site.spawn(&["resume", &home]);
     wait_for("a job runs", || job_in("RUNNING"));
-    daemons.signal("namenode", Signal::STOP);
+    Daemons::signal("namenode", Signal::STOP);
     std::thread::sleep(std::time::Duration::from_secs(5));
-    daemons.signal("namenode", Signal::CONT);
-    daemons.kill("namenode");
-    daemons.up(&["namenode", "datanode"]);
+    Daemons::signal("namenode", Signal::CONT);
+    Daemons::kill("namenode");
+    Daemons::up(&["namenode", "datanode"]);
     let ran = Ran::from(child.wait_with_output().unwrap());
     resumed(&site, ran, &[], finished);
     site.run("verify", &[]).expect_code(0);
@@ -80,9 +80,9 @@ fn i3_servers_that_die_under_an_upgrade_cost_an_attempt_and_nothing_else() {
     let (looked, summed) = (asked("fs -ls"), asked("fs -checksum"));
     let child = site.spawn(&["resume", &home]);
     wait_for("it looks", || asked("fs -ls") > looked);
-    daemons.kill("datanode");
+    Daemons::kill("datanode");
     wait_for("it asks for checksums", || asked("fs -checksum") > summed);
-    daemons.up(&["datanode"]);
+    Daemons::up(&["datanode"]);
     resumed(&site, Ran::from(child.wait_with_output().unwrap()), &[], finished);
     assert_as_before(&before, &site);
     assert_nothing_left(&site);
@@ -96,7 +96,7 @@ fn i3_servers_that_die_under_a_restore_cost_an_attempt_and_nothing_else() {
     else {
         return;
     };
-    let daemons = Daemons;
+    let _all_serve_afterwards = Daemons;
     let site = Site::new(USER, Parent::Own);
     admin("hdfs", &["dfsadmin", "-allowSnapshot", &site.source()]);
     let before = site.data();
@@ -111,8 +111,8 @@ fn i3_servers_that_die_under_a_restore_cost_an_attempt_and_nothing_else() {
         wait_for("a job runs", || {
             (calls_of(&site, "distcp") > jobs && job_in("RUNNING")) || ended(&mut child)
         });
-        daemons.kill(daemon);
-        daemons.up(&["namenode", "datanode", "resourcemanager"]);
+        Daemons::kill(daemon);
+        Daemons::up(&["namenode", "datanode", "resourcemanager"]);
         let ran = Ran::from(child.wait_with_output().unwrap());
         if ran.code == 0 {
             break;
