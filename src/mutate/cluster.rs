@@ -145,6 +145,9 @@ pub(super) struct Attempt {
     pub owner: Option<bool>,
     /// Whether there are access lists.
     pub acl: bool,
+    /// Whether anything is another user's, to whom nothing may be given.
+    #[serde(default)]
+    pub others: bool,
 }
 
 impl Attempt {
@@ -165,8 +168,14 @@ impl Attempt {
         Ok(atomic_write(machine.fs, &path, &text, 0o600)?)
     }
 
+    /// What a copy keeps that is all this user's.
     pub(super) fn keep(self) -> Keep {
-        Keep { owner: self.owner == Some(true), acl: self.acl }
+        Keep { owner: self.owner == Some(true), acl: self.acl, times: true }
+    }
+
+    /// What a copy keeps in place, where there may be files of others.
+    pub(super) fn keep_in_place(self) -> Keep {
+        Keep { times: !self.others, ..self.keep() }
     }
 }
 
@@ -334,13 +343,14 @@ pub(super) fn learn_owners(
     let (mut who, has_acl) = cluster.owners(source)?;
     let own = cluster.look(std::slice::from_ref(&probe))?.remove(0);
     let own = own.ok_or_else(|| refused(format!("`{probe}` was made and is not there")))?;
+    let has_others = who.iter().any(|(owner, _)| *owner != own.owner);
     who.remove(&(own.owner, own.group));
     let mut may = true;
     for (owner, group) in &who {
         may = may && cluster.may_give(&probe, owner, group)?;
     }
     cluster.remove(&[probe])?;
-    (attempt.owner, attempt.acl) = (Some(may), has_acl);
+    (attempt.owner, attempt.acl, attempt.others) = (Some(may), has_acl, has_others && !may);
     Ok(())
 }
 

@@ -212,7 +212,7 @@ impl Restoring<'_, '_> {
         attempt = Attempt { generation: attempt.generation + 1, open: true, ..attempt };
         attempt.write(machine, cube)?;
         let txn = txn_of(&cube.root);
-        let job = Job { txn, what: "restore", generation: attempt.generation, keep: attempt.keep() };
+        let job = Job { txn, what: "restore", generation: attempt.generation, keep: attempt.keep_in_place() };
         run_job(machine, cluster, cube, &job, (from, &cube.source))?;
         let mut live = cluster.survey(std::slice::from_ref(&cube.source), Sums::Wanted)?.remove(0);
         remove_litter(cluster, &cube.source, &mut live)?;

@@ -5,7 +5,9 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::time::Instant;
 
-use super::bed::{Parent, Site, USER, admin, bed_for_all, job_progress, wait_for};
+use rustix::process::Signal;
+
+use super::bed::{Parent, Site, USER, admin, bed_for_all, job_progress, signal_copiers, wait_for};
 use super::outcome::{assert_as_before, assert_nothing_left};
 
 const FILES: usize = 500;
@@ -74,6 +76,8 @@ fn the_page_on_hdfs_is_true() {
     wait_for("half of it is copied", || {
         job_progress().is_some_and(|percent| percent >= 40.0) || child.try_wait().unwrap().is_some()
     });
+    // Held where it is, whatever the next commands take.
+    wait_for("it is held", || signal_copiers(Signal::STOP) > 0);
     child.kill().unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.signal(), Some(9));
@@ -83,6 +87,9 @@ fn the_page_on_hdfs_is_true() {
     {
         if command == "abort" {
             site.change();
+        }
+        if command == "resume" {
+            signal_copiers(Signal::CONT);
         }
         let begun = Instant::now();
         let ran = site.run(command, words).expect_code(0);
