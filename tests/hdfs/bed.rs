@@ -222,14 +222,6 @@ impl Site {
         admin("hadoop", &["fs", "-chmod", "600", &format!("{source}/parquet/large.parquet")]);
     }
 
-    /// And more of it.
-    pub fn change_more(&self) {
-        let more = self.machine.root.join("more.parquet");
-        fs::write(&more, b"more of the new release").unwrap();
-        let target = format!("{}/parquet/more.parquet", self.source());
-        admin("hadoop", &["fs", "-put", "-f", more.to_str().unwrap(), &target]);
-    }
-
     /// A word of `status --json`.
     #[track_caller]
     pub fn status(&self, word: &str) -> String {

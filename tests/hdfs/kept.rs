@@ -1,6 +1,6 @@
 //! The ways in which cube data are kept, and what becomes of them when what was kept is gone or spoiled.
 
-use super::bed::{Parent, Site, USER, admin, bed, bed_for_all, decay, names_in};
+use super::bed::{Parent, Site, USER, admin, bed, bed_for_all, names_in};
 use super::kills::Kills;
 use super::outcome::{
     assert_as_before, assert_as_before_but_dir_times, assert_nothing_left, assert_nothing_left_but,
@@ -55,35 +55,6 @@ fn i6_with_both_either_is_a_way_back_and_a_commit_that_is_killed_discards_ours_a
     assert_as_before(&changed, &site);
     assert_nothing_left_but(&site, &["theirs"]);
     kills.publish();
-}
-
-/// A block that decays is one and the same in the directory and in its snapshot.
-#[test]
-fn i7_a_snapshot_that_is_decayed_or_gone_is_not_restored_from() {
-    let Some(_bed) = bed_for_all("i7_a_snapshot_that_is_decayed_or_gone_is_not_restored_from") else {
-        return;
-    };
-    let site = snapshottable();
-    let before = site.data();
-    site.begin(&["--cube-backup", "both"]).expect_code(0);
-    site.change();
-    let large = format!("{}/.snapshot/{}/parquet/large.parquet", site.source(), snapshot(&site));
-    decay(&large);
-    let ran = site.run("verify", &["--deep"]).expect_code(6);
-    assert!(ran.stdout.contains("large.parquet"), "{}", ran.stdout);
-    let told = ["the snapshot cannot be used", "large.parquet", "the backup", "is whole"];
-    site.run("abort", &["--yes"]).explains(4, &told);
-    admin("hadoop", &["fs", "-rm", "-skipTrash", &format!("{}/parquet/large.parquet", site.source())]);
-    site.run("resume", &[]).expect_code(0);
-    assert_as_before_but_dir_times(&before, &site);
-    assert_nothing_left(&site);
-
-    site.begin(&["--cube-backup", "snapshot"]).expect_code(0);
-    site.change();
-    let changed = site.data();
-    admin("hadoop", &["fs", "-deleteSnapshot", &site.source(), &snapshot(&site)]);
-    site.run("abort", &["--yes"]).explains(4, &["is not there"]);
-    assert_eq!(changed.0.content_root(), site.data().0.content_root());
 }
 
 #[test]

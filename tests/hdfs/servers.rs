@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 
-use super::bed::{Parent, Site, USER, admin, bed, bed_for_all, job_in, wait_for};
+use super::bed::{Parent, Site, USER, admin, bed, job_in, wait_for};
 use super::daemons::Daemons;
 use super::outcome::{assert_as_before, assert_nothing_left};
 use crate::support::Ran;
@@ -27,10 +27,6 @@ fn finished(ran: &Ran) -> bool {
 
 fn stopped_as_asked(ran: &Ran) -> bool {
     ran.code == 4 && ran.stdout.contains("as asked")
-}
-
-fn calls_of(site: &Site, words: &str) -> usize {
-    site.calls().iter().filter(|call| call.contains(words)).count()
 }
 
 fn safe_mode(change: &str) {
@@ -82,44 +78,4 @@ fn i3_servers_that_die_under_an_upgrade_cost_an_attempt_and_nothing_else() {
     assert_as_before(&before, &site);
     assert_nothing_left(&site);
     assert!(site.machine.is_ready());
-}
-
-/// A restore that a dying server cuts short is begun again, and by a job that puts content back in place as well.
-#[test]
-fn i3_servers_that_die_under_a_restore_cost_an_attempt_and_nothing_else() {
-    let Some(_bed) = bed_for_all("i3_servers_that_die_under_a_restore_cost_an_attempt_and_nothing_else")
-    else {
-        return;
-    };
-    let _all_serve_afterwards = Daemons;
-    let site = Site::new(USER, Parent::Own);
-    admin("hdfs", &["dfsadmin", "-allowSnapshot", &site.source()]);
-    let before = site.data();
-    site.begin(&["--cube-backup", "snapshot"]).expect_code(0);
-    site.change();
-    let home = site.machine.home.to_str().unwrap().to_owned();
-    for (round, daemon) in ["namenode", "resourcemanager", "datanode"].into_iter().enumerate() {
-        let words: &[&str] = if round == 0 { &["abort", &home, "--yes"] } else { &["resume", &home] };
-        let jobs = calls_of(&site, "distcp");
-        let mut child = site.spawn(words);
-        let ended = |child: &mut std::process::Child| child.try_wait().unwrap().is_some();
-        wait_for("a job runs", || {
-            (calls_of(&site, "distcp") > jobs && job_in("RUNNING")) || ended(&mut child)
-        });
-        Daemons::kill(daemon);
-        Daemons::up(&["namenode", "datanode", "resourcemanager"]);
-        let ran = Ran::from(child.wait_with_output().unwrap());
-        if ran.code == 0 {
-            break;
-        }
-        assert_eq!(ran.code, 4, "{}", ran.stderr);
-        site.change_more();
-    }
-    if site.status("phase") != "ended" {
-        let ran = site.run("resume", &[]);
-        resumed(&site, ran, &[], finished);
-    }
-    let after = site.data();
-    assert_eq!(before.0.content_root(), after.0.content_root());
-    assert_nothing_left(&site);
 }
