@@ -319,7 +319,8 @@ pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Sends a signal to the processes of this bed that copy, and says how many there are. Stopped, they hold a job where it is.
 pub fn signal_copiers(signal: Signal) -> usize {
-    let bed = std::env::var("HADOOP_BED_DIR").unwrap();
+    // Whole: another bed's name may begin with this one's.
+    let bed = format!("{}/", std::env::var("HADOOP_BED_DIR").unwrap());
     let copiers = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let words = fs::read(entry.path().join("cmdline")).ok()?;
