@@ -2,7 +2,7 @@
 //! reference, and each in the situation in which it fails: what kytx does there instead. The table at the end says which
 //! numbers must have a test here.
 
-#![allow(clippy::disallowed_methods, reason = "it looks into test machines")]
+#![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "it looks into test machines")]
 
 #[path = "hdfs/bed.rs"]
 #[allow(dead_code, reason = "most of it is for the tests on a cluster alone")]

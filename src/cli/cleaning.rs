@@ -45,7 +45,9 @@ pub fn clean(path: &Path, place: &Place, stop: &StopRequests, silent: bool) -> R
         let call = |script: &str, words: &[&str]| -> Result<(), MutationError> {
             tell(&format!("{script} {}", words.join(" ")));
             let said = with_metadata(machine, &raw, |home, tools| run(tools, &home.path, script, words))?;
-            said.iter().for_each(|line| tell(&format!("  {line}")));
+            for line in said {
+                tell(&format!("  {line}"));
+            }
             Ok(())
         };
         call(CHECKER.script, CHECKER.lists)?;

@@ -103,7 +103,7 @@ pub fn set(txn: &Txn, place: &Place, who: &Result<Option<Credentials>, String>) 
     let refuse = |what: &str| {
         CommandError::new(Exit::Open, what)
             .state(standing::sentence(txn))
-            .hint(format!("{}", place.command("resume --set-default-source --user NAME")))
+            .hint(place.command("resume --set-default-source --user NAME"))
             .hint("choose in the web interface: Studio, Data Source")
     };
     let choices = choices(place);

@@ -134,6 +134,7 @@ pub fn read_cube_manifest(
 
 /// How far copying has come. Written before a job is started: a job that nobody wrote down cannot be found again.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, found at another time")]
 pub(super) struct Attempt {
     /// The number of the last attempt; 0 before the first.
     pub generation: u32,
@@ -146,7 +147,6 @@ pub(super) struct Attempt {
     /// Whether there are access lists.
     pub acl: bool,
     /// Whether anything is another user's, to whom nothing may be given.
-    #[serde(default)]
     pub others: bool,
 }
 

@@ -389,7 +389,7 @@ mod tests {
                         valid: Err("no klist".into()),
                         kinit: "kinit".into(),
                         from_keytab: false,
-                    })
+                    });
                 },
                 P15,
                 Block,
