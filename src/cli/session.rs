@@ -29,6 +29,9 @@ use crate::txn::{Phase, Record, Txn};
 /// How long to wait for programs that an earlier kytx left running. A metadata restore takes minutes.
 const ORPHAN_LIMIT: Duration = Duration::from_hours(1);
 
+/// So much of a command line is shown.
+const SHOWN_CHARS: usize = 200;
+
 /// An open transaction, held alone.
 pub struct Session {
     /// Held until the end of the run (I8).
@@ -87,8 +90,7 @@ pub fn wait_for_orphans(place: &Place, stop: &StopRequests) -> Result<(), Comman
     let begun = Instant::now();
     let mut told = false;
     while orphan_lock_held(&child).map_err(fault)? {
-        let who: Vec<String> =
-            orphans(&child).into_iter().map(|(pid, what)| format!("process {pid}: {what}")).collect();
+        let who: Vec<String> = orphans(&child).into_iter().map(orphan_line).collect();
         if !told {
             told = true;
             tell(&format!("waiting for a program that an earlier kytx started: {}", who.join("; ")));
@@ -104,6 +106,13 @@ pub fn wait_for_orphans(place: &Place, stop: &StopRequests) -> Result<(), Comman
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
+}
+
+/// A process, with the beginning of its command line: that of a Java program has kilobytes of class path.
+fn orphan_line((pid, what): (i32, String)) -> String {
+    let shown: String = what.chars().take(SHOWN_CHARS).collect();
+    let rest = if shown.len() < what.len() { " ..." } else { "" };
+    format!("process {pid}: {shown}{rest}")
 }
 
 /// Listens to signals, and says what the first one means.
