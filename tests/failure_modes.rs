@@ -321,7 +321,7 @@ fn f_09_a_copy_job_that_outlives_its_client_is_awaited_and_neither_nests_nor_rac
     let ran = site.run("resume", &[]).expect_code(0);
     assert!(!hadoop::job_in("RUNNING"), "it was waited for: {}", ran.stderr);
     site.run("verify", &["--deep"]).expect_code(0);
-    let copy = format!("{}/_kytx/{}/copy", site.working_dir, site.status("transaction"));
+    let copy = format!("{}/_kytx/tx/{}/data", site.working_dir, site.status("transaction"));
     assert_eq!(hadoop::names_in(&copy), hadoop::names_in(&site.source()), "no copy within the copy");
     site.change();
     site.run("abort", &["--yes"]).expect_code(0);

@@ -201,7 +201,12 @@ pub fn back_up(
 ) -> Result<Backup, MetadataError> {
     refuse_blank(home)?;
     let compares = compares && layout == Layout::Tomcat;
-    let listing = if compares { Some(Listing::take(&mut |folder| list(tools, home, folder))?) } else { None };
+    let listing = if compares {
+        prove_reachable(tools)?;
+        Some(Listing::take(&mut |folder| list(tools, home, folder))?)
+    } else {
+        None
+    };
     let parent = home.join("meta_backups");
     let before = names(tools.fs, &parent)?;
     let ran = run(tools, home, &["backup"])?;
@@ -236,6 +241,7 @@ fn compare_with(
         if names.is_empty() { Ok(()) } else { Err(MetadataError::Lacking { dir: dir.into(), when, names }) }
     };
     held(before, "before")?;
+    prove_reachable(tools)?;
     let after = Listing::take_again(&mut |folder| list(tools, home, folder))?;
     let names = before.gone_in(&after);
     if !names.is_empty() {
@@ -340,10 +346,11 @@ fn run(tools: &MetadataTools<'_>, home: &Path, args: &[&str]) -> Result<Ran, Met
     run_script(tools, home, "metastore.sh", args, &mut Nobody)
 }
 
-/// One folder's names; none where no entry lies below it.
+/// One folder's names; none where no entry lies below it. The working directory was proven reachable for the listing as a
+/// whole: only names are read, and on a cluster each proof is a start of Java in the downtime.
 fn list(tools: &MetadataTools<'_>, home: &Path, folder: &str) -> Result<Names, MetadataError> {
     let mut line = Line::default();
-    let ran = run_script(tools, home, "metastore.sh", &["list", folder], &mut line)?;
+    let ran = attend(tools, home, "metastore.sh", &["list", folder], &mut line)?;
     let lines = traces_of_damage(&ran.stdout, &ran.stderr);
     if !lines.is_empty() {
         return Err(MetadataError::Damaged { lines });
@@ -369,7 +376,21 @@ pub(super) fn run_script(
     attendant: &mut dyn Attendant,
 ) -> Result<Ran, MetadataError> {
     // Before every command, not once: the directory may go away between two.
-    (tools.working_dir_reachable)().map_err(|why| MetadataError::Unreachable { why })?;
+    prove_reachable(tools)?;
+    attend(tools, home, script, args, attendant)
+}
+
+fn prove_reachable(tools: &MetadataTools<'_>) -> Result<(), MetadataError> {
+    (tools.working_dir_reachable)().map_err(|why| MetadataError::Unreachable { why })
+}
+
+fn attend(
+    tools: &MetadataTools<'_>,
+    home: &Path,
+    script: &str,
+    args: &[&str],
+    attendant: &mut dyn Attendant,
+) -> Result<Ran, MetadataError> {
     let call = script_call(home, script, args, tools.time_limit);
     let program = RawPath::from(call.program.as_path());
     tools.shell.attend(&call, attendant).map_err(|source| MetadataError::Script { program, source })
