@@ -52,8 +52,9 @@ impl Listing {
         Ok(Self { folders })
     }
 
-    /// Which of these names a backup lacks; `held` are the names in one of its folders, without the folder. Both sides are compared as they can be printed: where the tool's locale is
-    /// `C`, it prints, and writes, a question mark for whatever is not ASCII.
+    /// Which of these names a backup lacks; `held` are the names in one of its folders, without the folder. Both sides are
+    /// compared as they can be printed: where the tool's locale is `C`, it prints, and writes, a question mark for whatever
+    /// is not ASCII.
     pub fn missing_from<E>(&self, held: &dyn Fn(&str) -> Result<Vec<String>, E>) -> Result<Vec<String>, E> {
         let mut missing = Vec::new();
         for (folder, listed) in &self.folders {

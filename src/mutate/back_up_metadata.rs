@@ -5,7 +5,8 @@
 //! manifest is written and synced before one rename gives the copy its name.
 //! *Probe.* By the copy and its manifest.
 //! *Apply.* Prove the working directory reachable, run the tool, judge it by everything but its exit code and by what the
-//! tool lists before and after, refuse if a job in it is not finished, copy the result out of `meta_backups` at once (others delete there), compare, name it.
+//! tool lists before and after, refuse if a job in it is not finished, copy the result out of `meta_backups` at once
+//! (others delete there), compare, name it.
 //! *Undo.* Nothing: a backup harms nobody.
 
 use std::path::{Path, PathBuf};

@@ -6,8 +6,8 @@
 //! *Probe.* Nobody can see whether the new release has changed anything: `Torn`, once the intent is there.
 //! *Undo*, by the old tools, as the old home is in its place again: first the cube data, by two renames, the changed
 //! directory aside and the verified copy into place, so that nothing is deleted before its replacement is there; then
-//! the metadata, emptied and restored or by what differs (`restore_metadata.rs`). No metadata command runs between the two renames (reference 22.1), and each only
-//! once the working directory is proved reachable.
+//! the metadata, emptied and restored or by what differs (`restore_metadata.rs`). No metadata command runs between the two
+//! renames (reference 22.1), and each only once the working directory is proved reachable.
 //! Nothing is restored if the new release was never started: then it has changed nothing.
 //! *Crash windows.* Between the renames the working directory is empty: the copy is still there, and the next attempt
 //! puts it in place. An emptied or half-restored store is emptied and restored again.

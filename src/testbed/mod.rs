@@ -17,6 +17,7 @@ pub mod service;
 mod stand_in;
 mod store;
 pub mod typed;
+mod wire;
 
 pub use content::{Content, Seed};
 pub use knobs::{Knob, Knobs, Settings};

@@ -11,7 +11,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use signal_hook::iterator::Signals;
 use super::knobs::{Knob, Settings};
 use super::package::Layout;
 use super::store::{Store, major_of};
+use super::wire::{Answer, Request};
 
 /// Why the service did not start.
 #[derive(Debug, thiserror::Error)]
@@ -376,87 +377,6 @@ impl Service {
             (!finished).then(|| json!({"uuid": path.rsplit('/').next(), "job_status": status}))
         });
         Ok(jobs.collect())
-    }
-}
-
-struct Request {
-    method: String,
-    path: String,
-    authorization: String,
-    accept: String,
-    body: Vec<u8>,
-}
-
-impl Request {
-    fn read(connection: &TcpStream) -> io::Result<Self> {
-        let mut reader = BufReader::new(connection);
-        let mut lines = reader.by_ref().lines();
-        let first = lines.next().transpose()?.unwrap_or_default();
-        let word = |at| first.split(' ').nth(at).unwrap_or_default().to_owned();
-        let mut request = Self {
-            method: word(0),
-            path: word(1),
-            authorization: String::new(),
-            accept: String::new(),
-            body: Vec::new(),
-        };
-        let mut body_bytes = 0;
-        for line in lines {
-            let line = line?;
-            match line.split_once(':') {
-                Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
-                    value.trim().clone_into(&mut request.authorization);
-                }
-                Some((name, value)) if name.eq_ignore_ascii_case("accept") => {
-                    value.trim().clone_into(&mut request.accept);
-                }
-                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                    body_bytes = value.trim().parse().unwrap_or(0);
-                }
-                None if line.is_empty() => break,
-                _ => {}
-            }
-        }
-        // A connection that is closed with something unread in it may take the answer with it.
-        reader.take(body_bytes).read_to_end(&mut request.body)?;
-        Ok(request)
-    }
-}
-
-struct Answer {
-    status: u16,
-    content_type: &'static str,
-    location: &'static str,
-    body: String,
-}
-
-impl Answer {
-    fn html(status: u16, body: &str) -> Self {
-        Self { status, content_type: "text/html;charset=UTF-8", location: "", body: body.to_owned() }
-    }
-
-    fn json(body: &Value) -> Self {
-        Self {
-            status: 200,
-            content_type: "application/json;charset=UTF-8",
-            location: "",
-            body: body.to_string(),
-        }
-    }
-
-    fn write(&self, connection: &mut TcpStream) -> io::Result<()> {
-        let mut head = format!(
-            "HTTP/1.1 {} Standin\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n",
-            self.status,
-            self.content_type,
-            self.body.len()
-        );
-        if !self.location.is_empty() {
-            head.push_str("Location: ");
-            head.push_str(self.location);
-            head.push_str("\r\n");
-        }
-        connection.write_all(format!("{head}\r\n{}", self.body).as_bytes())
     }
 }
 
