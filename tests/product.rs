@@ -332,10 +332,14 @@ fn query(site: &Site<'_>, sql: &str) -> serde_json::Value {
     value["results"].clone()
 }
 
-/// The same with Kylin's own server classes, killed three times on each way.
+/// The same with Kylin's own server classes, which takes minutes.
 #[test]
 fn i3_an_upgrade_of_kylins_own_server_survives_kills_both_ways() {
     let test = "i3_an_upgrade_of_kylins_own_server_survives_kills_both_ways";
+    if !exhaustive() {
+        println!("SKIPPED {test}: it takes minutes (KYTX_EXHAUSTIVE=1)");
+        return;
+    }
     let Some(bed) = Bed::find(test) else { return };
     upgrade_and_abort(&bed, Plan::new(Product::KylinServer, Kind::Database), "real server, MariaDB");
 }
