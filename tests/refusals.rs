@@ -53,23 +53,6 @@ fn what_is_no_home_is_refused() {
     }
 }
 
-/// What lies in a second place would not come back: nothing is begun that could not be undone.
-#[test]
-fn cube_data_in_a_second_place_block_an_upgrade_unless_they_are_left_to_the_operator() {
-    let machine = Machine::new(&options().major());
-    let path = machine.home.join("conf/kylin.properties");
-    let own = fs::read_to_string(&path).unwrap();
-    for key in ["kylin.env.hdfs-write-working-dir", "kylin.env.hdfs-data-working-dir"] {
-        fs::write(&path, format!("{own}\n{key}=hdfs://second/kylin\n")).unwrap();
-        let before = outside(&machine);
-        let block = format!("BLOCK P9: `{key}` is `hdfs://second/kylin`");
-        begin(&machine, &[]).explains(3, &[&block, "--cube-backup none"]);
-        assert_same_tree(&before, &outside(&machine));
-    }
-    // The operator's word counts, and stops at the first step.
-    begin(&machine, &["--cube-backup", "none", "--stop-before", "stage-tree"]).expect_code(4);
-}
-
 #[test]
 fn a_package_in_the_home_or_around_it_is_refused() {
     let machine = Machine::new(&options());

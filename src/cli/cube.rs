@@ -23,11 +23,6 @@ pub const OWN_DIR: &str = "_kytx";
 /// Schemes in which a directory is renamed in one act.
 pub(super) const ATOMIC: [&str; 3] = ["hdfs", "viewfs", "maprfs"];
 
-/// Settings that name another place of cube data, and whether the product appends the instance's folder to them, as
-/// `KylinConfigBase` has it: one for what is written where reading and writing are apart, one in place of the folder.
-const OTHER_PLACES: [(&str, bool); 2] =
-    [("kylin.env.hdfs-write-working-dir", true), ("kylin.env.hdfs-data-working-dir", false)];
-
 /// What was decided.
 #[derive(Default)]
 pub struct CubeDecision {
@@ -39,8 +34,6 @@ pub struct CubeDecision {
     pub local: Option<(PathBuf, u64)>,
     /// What was asked of the cluster.
     pub cluster: Option<ClusterFacts>,
-    /// Settings by which cube data are outside what is kept, each with its value.
-    pub elsewhere: Vec<(String, String)>,
 }
 
 /// Decides.
@@ -63,7 +56,6 @@ pub fn decide(
     let working_dir = home.working_dir().map_err(|error| no_cube_copy().because(&error))?;
     let shared = RawPath::from(working_dir.shared.as_str());
     let instance = working_dir.instance.map(|instance| RawPath::from(instance.as_str()));
-    let instance_folder = instance.as_ref().map(|instance| RawPath::new(instance.file_name()));
     let source = match (args.whole_working_dir, instance) {
         (true, _) => shared.clone(),
         (false, Some(instance)) => instance,
@@ -73,33 +65,14 @@ pub fn decide(
         }
     };
     let given = args.hdfs_root.as_deref().map(RawPath::from);
-    let elsewhere = elsewhere(&|key| home.property(key), &source, instance_folder.as_ref());
-    let decision = if scheme(&shared) == Some("file") {
-        local(how, &source, &given.unwrap_or_else(|| shared.join(&OWN_DIR.into())), txn)?
-    } else {
-        let asked = with_scratch_shell("hadoop", |shell, scratch| {
-            let cluster = Cluster::new(shell, scratch);
-            on_cluster(&cluster, how, &shared, &source, given.as_ref(), txn)
-        });
-        asked.map_err(|error| no_cube_copy().because(&error))??
-    };
-    Ok(CubeDecision { elsewhere, ..decision })
-}
-
-/// The settings by which cube data are outside the source. One that is written in another form than the working
-/// directory (with its file system, or through a variable) counts as another place: what is not known is not kept.
-fn elsewhere<'h>(
-    property: &dyn Fn(&str) -> Option<&'h str>,
-    source: &RawPath,
-    folder: Option<&RawPath>,
-) -> Vec<(String, String)> {
-    let outside = |(key, has_folder): &(&str, bool)| {
-        let value = property(key).map(str::trim).filter(|value| !value.is_empty())?;
-        let dir = RawPath::from(value.trim_end_matches('/'));
-        let used = folder.filter(|_| *has_folder).map_or_else(|| dir.clone(), |folder| dir.join(folder));
-        (!is_inside(&used, source)).then(|| ((*key).to_owned(), value.to_owned()))
-    };
-    OTHER_PLACES.iter().filter_map(outside).collect()
+    if scheme(&shared) == Some("file") {
+        return local(how, &source, &given.unwrap_or_else(|| shared.join(&OWN_DIR.into())), txn);
+    }
+    let asked = with_scratch_shell("hadoop", |shell, scratch| {
+        let cluster = Cluster::new(shell, scratch);
+        on_cluster(&cluster, how, &shared, &source, given.as_ref(), txn)
+    });
+    asked.map_err(|error| no_cube_copy().because(&error))?
 }
 
 fn no_cube_copy() -> CommandError {
@@ -107,32 +80,18 @@ fn no_cube_copy() -> CommandError {
         .hint("copy them by hand (`hadoop distcp`), then add `--cube-backup none`")
 }
 
-/// Whether a path is another or below it.
-fn is_inside(inner: &RawPath, outer: &RawPath) -> bool {
-    let rest = inner.as_bytes().strip_prefix(outer.as_bytes());
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-}
-
 /// kytx's directory must not be inside what it copies.
 fn check_apart(source: &RawPath, root: &RawPath) -> Result<(), CommandError> {
-    if is_inside(root, source) || is_inside(source, root) {
+    let inside = |inner: &RawPath, outer: &RawPath| {
+        let rest = inner.as_bytes().strip_prefix(outer.as_bytes());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+    };
+    if inside(root, source) || inside(source, root) {
         return Err(no_cube_copy()
             .why(format!("kytx's directory `{root}` and the cube data `{source}` lie inside one another"))
             .hint("give another place with `--hdfs-root`"));
     }
     Ok(())
-}
-
-/// What is copied whole must not hold what another upgrade keeps there, as an abort would put that back, too. What nodes
-/// leave for one another is no more than a note.
-fn check_unused(names: &[RawPath]) -> Result<(), CommandError> {
-    let is_note = |name: &&RawPath| name.file_name().starts_with(b"cluster-");
-    let Some(name) = names.iter().find(|name| !is_note(name)) else { return Ok(()) };
-    Err(no_cube_copy()
-        .why(format!(
-            "`{name}` is in what is to be copied whole: another upgrade in this working directory is open"
-        ))
-        .hint("end that upgrade first (its `LOCK` names home and host), or leave out `--whole-working-dir`"))
 }
 
 fn local(
@@ -152,14 +111,15 @@ fn local(
     let refuse = |error| no_cube_copy().because(&error);
     let hdfs = LocalHdfs::new(&OsFs);
     hdfs.reach(source).map_err(refuse)?;
-    let own = source.join(&OWN_DIR.into());
-    if hdfs.exists(&own).map_err(refuse)? {
-        check_unused(&hdfs.list(&own).map_err(refuse)?)?;
-    }
     let (bytes, _) = hdfs.measure(source).map_err(refuse)?;
     let local = (local_path(source).map_err(refuse)?, bytes);
     let cube = CubeCopy { source: source.clone(), root: root.join(&txn.0.as_str().into()) };
-    Ok(CubeDecision { cube: Some((cube, CubeKept::Copy)), local: Some(local), ..CubeDecision::default() })
+    Ok(CubeDecision {
+        cube: Some((cube, CubeKept::Copy)),
+        remarks: Vec::new(),
+        local: Some(local),
+        cluster: None,
+    })
 }
 
 /// A path with its file system in front: a plain one is in that of the configuration.
@@ -198,9 +158,6 @@ fn on_cluster(
     let root = given.map_or_else(|| shared.join(&OWN_DIR.into()), Clone::clone);
     let root = qualified(&root, &default_fs);
     check_apart(&source, &root)?;
-    if source == qualified(shared, &default_fs) {
-        check_unused(&cluster.names_in(&source.join(&OWN_DIR.into())).map_err(refuse)?)?;
-    }
     let snapshottable = cluster.snapshottable().is_ok_and(|dirs| dirs.contains(&without_authority(&source)));
     let kept = match how {
         CubeBackup::Auto if snapshottable => CubeKept::Snapshot,
@@ -222,8 +179,8 @@ fn on_cluster(
     Ok(CubeDecision {
         cube: Some((CubeCopy { source, root }, kept)),
         remarks: vec![remark],
+        local: None,
         cluster: Some(facts),
-        ..CubeDecision::default()
     })
 }
 
@@ -302,32 +259,6 @@ mod tests {
         assert_eq!(qualified(&"hdfs://other/kylin".into(), ""), "hdfs://other/kylin".into());
         let expected = ["hdfs://ns/", "hdfs://ns/kylin"].map(RawPath::from);
         assert_eq!(ancestors(&"hdfs://ns/kylin/_kytx".into()), expected);
-    }
-
-    #[test]
-    fn what_another_upgrade_keeps_is_never_copied_with_the_whole() {
-        let unused = |names: &[&str]| {
-            check_unused(&names.iter().map(|name| RawPath::from(*name)).collect::<Vec<_>>()).is_ok()
-        };
-        assert!(unused(&[]) && unused(&["/kylin/_kytx/cluster-m"]));
-        assert!(!unused(&["/kylin/_kytx/cluster-m", "/kylin/_kytx/lock"]));
-    }
-
-    #[test]
-    fn a_second_place_of_cube_data_is_told_from_another_name_of_the_first() {
-        let found = |key: &str, value: &'static str, source: &str| {
-            let property = |asked: &str| (asked == key).then_some(value);
-            !elsewhere(&property, &source.into(), Some(&"m".into())).is_empty()
-        };
-        let (write, data) = (OTHER_PLACES[0].0, OTHER_PLACES[1].0);
-        let folder = "hdfs://ns/kylin/m";
-        assert!(!found(write, "hdfs://ns/kylin/", folder), "the folder is appended to it");
-        assert!(!found(data, "hdfs://ns/kylin/m/", folder) && !found(data, "hdfs://ns/kylin/m/x", folder));
-        assert!(!found(write, " ", folder) && !found("another", "hdfs://second/kylin", folder));
-        assert!(!found(data, "hdfs://ns/kylin/data", "hdfs://ns/kylin"), "all of it is kept");
-        assert!(found(write, "hdfs://second/kylin", folder));
-        assert!(found(data, "hdfs://ns/kylin", folder), "taken as it is, it is more than the folder");
-        assert!(found(data, "hdfs://ns/kylin/m2", folder) && found(data, "/kylin/m", folder));
     }
 
     #[test]

@@ -139,7 +139,7 @@ pub fn draft(
     };
     let (mut facts, procedure) = side_by_side(&known, place, args)?;
     let nodes = cluster::gather(args, &home, &package, new.scanned.content, &facts.processes);
-    (facts.cluster, facts.cube_elsewhere) = (decision.cluster, decision.elsewhere);
+    facts.cluster = decision.cluster;
     let licence = args.licence.as_deref().map(read_licence).transpose()?;
     let surveyor = Surveying {
         home: &home,

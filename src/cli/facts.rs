@@ -71,7 +71,6 @@ pub fn gather(known: &Known<'_>, place: &Place, processes: Processes) -> Facts {
             .map(|errno| std::io::Error::from(errno).to_string()),
         own_uid,
         cluster: None,
-        cube_elsewhere: Vec::new(),
         home_uid: OsFs.stat(&home.path).map_or(own_uid, |meta| meta.uid),
     }
 }

@@ -73,13 +73,6 @@ pub enum ClusterError {
     Stopped(io::Error),
 }
 
-impl ClusterError {
-    /// Whether the NameNode changes nothing at present, whoever asks.
-    pub fn is_safe_mode(&self) -> bool {
-        matches!(self, Self::Failed { said, .. } if said.contains("safe mode"))
-    }
-}
-
 /// A cluster's file system.
 pub struct Cluster<'a> {
     shell: &'a dyn Shell,

@@ -28,16 +28,13 @@ pub struct Job {
     pub keep: Keep,
 }
 
-/// What a copy keeps beside content, replication, block size, permissions and checksum type.
+/// What a copy keeps beside content, replication, block size, permissions, checksum type and times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
     /// Owner and group: only where every one of them may be given.
     pub owner: bool,
     /// Access lists: only where there are any, as a file system without them refuses.
     pub acl: bool,
-    /// Times: not where the target holds another user's files. DistCp sets them also on a file that it does not copy, and
-    /// fails where it may not.
-    pub times: bool,
 }
 
 /// How the client of a job ended.
@@ -66,10 +63,7 @@ impl Job {
     }
 
     fn flags(&self) -> String {
-        let mut flags = "-prbpc".to_owned();
-        if self.keep.times {
-            flags.push('t');
-        }
+        let mut flags = "-prbpct".to_owned();
         if self.keep.owner {
             flags.push_str("ug");
         }
@@ -191,17 +185,13 @@ mod tests {
 
     #[test]
     fn names_and_flags_say_what_a_job_is() {
-        let job = |owner, acl| {
-            let keep = Keep { owner, acl, times: true };
-            Job { txn: "00ff".into(), what: "copy", generation: 3, keep }
-        };
+        let job =
+            |owner, acl| Job { txn: "00ff".into(), what: "copy", generation: 3, keep: Keep { owner, acl } };
         assert_eq!(
             (Job::tag("00ff"), job(false, false).name()),
             ("kytx-00ff".into(), "kytx-00ff-copy-e3".into())
         );
         assert_eq!([job(false, false).flags(), job(true, true).flags()], ["-prbpct", "-prbpctuga"]);
-        let untimed = Job { keep: Keep { times: false, ..job(false, true).keep }, ..job(false, true) };
-        assert_eq!(untimed.flags(), "-prbpca");
     }
 
     #[test]

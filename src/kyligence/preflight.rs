@@ -145,8 +145,6 @@ pub struct Facts {
     pub service_uid: Option<u32>,
     /// What was asked of the cluster that holds the cube data, if they are to be kept.
     pub cluster: Option<ClusterFacts>,
-    /// Settings by which cube data are outside what is to be kept, each with its value.
-    pub cube_elsewhere: Vec<(String, String)>,
 }
 
 /// Judges the facts. Sorted, the worst first.
@@ -160,7 +158,6 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     if let Some(asked) = &facts.cluster {
         cluster::judge(asked, &mut findings);
     }
-    cluster::judge_elsewhere(&facts.cube_elsewhere, &mut findings);
     sorted(findings)
 }
 
@@ -414,7 +411,6 @@ mod tests {
             home_uid: 1000,
             service_uid: Some(1000),
             cluster: None,
-            cube_elsewhere: Vec::new(),
         }
     }
 
@@ -436,7 +432,7 @@ mod tests {
 
     #[test]
     fn each_broken_precondition_is_found() {
-        use CheckId::{P1, P2, P4, P5, P8, P9, P10, P11, P12};
+        use CheckId::{P1, P2, P4, P5, P8, P10, P11, P12};
         use Severity::{Block, Warn};
         type Spoil = fn(&mut Facts);
         let process = |role| HomeProcess {
@@ -446,8 +442,7 @@ mod tests {
             known_by: "its working directory".into(),
             command: "tail".into(),
         };
-        let cases: [(Spoil, CheckId, Severity); 17] = [
-            (|f| f.cube_elsewhere = vec![("key".into(), "hdfs://second/kylin".into())], P9, Block),
+        let cases: [(Spoil, CheckId, Severity); 16] = [
             (|f| f.home = Err("no home".into()), P1, Block),
             (|f| f.package = Err("no package".into()), P2, Block),
             (|f| f.package.as_mut().unwrap().layout = Layout::Server, P2, Block),

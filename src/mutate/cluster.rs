@@ -14,7 +14,6 @@ use crate::engine::MutationError;
 use crate::hadoop::cluster::{Cluster, ClusterError};
 use crate::hadoop::job::{Ended, Following, Job, Keep};
 use crate::hadoop::manifest::CubeManifest;
-use crate::hadoop::parse::Application;
 use crate::hadoop::scheme;
 use crate::raw_path::RawPath;
 use crate::state_dir::StateDir;
@@ -134,7 +133,6 @@ pub fn read_cube_manifest(
 
 /// How far copying has come. Written before a job is started: a job that nobody wrote down cannot be found again.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, found at another time")]
 pub(super) struct Attempt {
     /// The number of the last attempt; 0 before the first.
     pub generation: u32,
@@ -146,8 +144,6 @@ pub(super) struct Attempt {
     pub owner: Option<bool>,
     /// Whether there are access lists.
     pub acl: bool,
-    /// Whether anything is another user's, to whom nothing may be given.
-    pub others: bool,
 }
 
 impl Attempt {
@@ -168,14 +164,8 @@ impl Attempt {
         Ok(atomic_write(machine.fs, &path, &text, 0o600)?)
     }
 
-    /// What a copy keeps that is all this user's.
     pub(super) fn keep(self) -> Keep {
-        Keep { owner: self.owner == Some(true), acl: self.acl, times: true }
-    }
-
-    /// What a copy keeps in place, where there may be files of others.
-    pub(super) fn keep_in_place(self) -> Keep {
-        Keep { times: !self.others, ..self.keep() }
+        Keep { owner: self.owner == Some(true), acl: self.acl }
     }
 }
 
@@ -186,16 +176,16 @@ pub fn may_have_job(fs: &dyn crate::effect::fs::Fs, state: &StateDir, cube: &Cub
 }
 
 /// Waits until no job of this transaction is at work. The death of its client, which the orphan lock proves, does not
-/// end a job. Returns all of them that YARN knows.
+/// end a job.
 pub(super) fn await_jobs(
     machine: &Machine<'_>,
     cluster: &Cluster<'_>,
     txn: &str,
-) -> Result<Vec<Application>, MutationError> {
+) -> Result<(), MutationError> {
     let mut told = String::new();
     loop {
         let jobs = cluster.jobs(txn)?;
-        let Some(job) = jobs.iter().find(|job| !job.has_ended()) else { return Ok(jobs) };
+        let Some(job) = jobs.iter().find(|job| !job.has_ended()) else { return Ok(()) };
         let line = format!("waiting for the copy job {} ({}, {})", job.id, job.state, job.progress);
         if line != told {
             machine.progress.say(&line);
@@ -228,9 +218,9 @@ pub(super) fn run_job(
         }
         // By itself that says nothing of the job: the client may have been killed, or have lost sight of it.
         Ended::Otherwise(what) => {
+            await_jobs(machine, cluster, &job.txn)?;
             let name = job.name();
-            let jobs = await_jobs(machine, cluster, &job.txn)?;
-            let ended = jobs.into_iter().find(|known| known.name.ends_with(&name));
+            let ended = cluster.jobs(&job.txn)?.into_iter().find(|known| known.name.ends_with(&name));
             let done = ended.as_ref().is_some_and(|ended| ended.final_state == "SUCCEEDED");
             if !done {
                 close(machine, cube)?;
@@ -258,28 +248,6 @@ fn stage_path(cube: &CubeCopy, generation: u32) -> RawPath {
     cube.root.join(&format!("stage-e{generation}").as_str().into())
 }
 
-/// The stage of an attempt whose job has succeeded although nobody was there to see it: nothing is copied again. Whether it
-/// holds what the source holds now, the comparison after the final pass says.
-fn finished_stage(
-    machine: &Machine<'_>,
-    cluster: &Cluster<'_>,
-    cube: &CubeCopy,
-    generation: u32,
-    jobs: &[Application],
-) -> Result<Option<RawPath>, MutationError> {
-    let name = Job { txn: txn_of(&cube.root), what: "copy", generation, keep: Keep::default() }.name();
-    if !jobs.iter().any(|job| job.name.ends_with(&name) && job.final_state == "SUCCEEDED") {
-        return Ok(None);
-    }
-    let stage = stage_path(cube, generation);
-    if cluster.look(std::slice::from_ref(&stage))?[0].is_none() {
-        return Ok(None);
-    }
-    machine.progress.say(&format!("the copy job {name} has succeeded meanwhile"));
-    close(machine, cube)?;
-    Ok(Some(stage))
-}
-
 /// Makes the stage hold what the source holds, under a new number, and returns it. What is there from earlier attempts
 /// is renamed to it: that keeps their progress, and takes its target from a job that may still be alive.
 pub(super) fn copy_to_stage(
@@ -292,11 +260,7 @@ pub(super) fn copy_to_stage(
     let mut attempt = Attempt::read(machine, cube)?;
     if attempt.open {
         match await_jobs(machine, cluster, &txn) {
-            Ok(jobs) => {
-                if let Some(stage) = finished_stage(machine, cluster, cube, attempt.generation, &jobs)? {
-                    return Ok(stage);
-                }
-            }
+            Ok(()) => {}
             Err(MutationError::Failed(error)) => machine.progress.say(&format!(
                 "YARN cannot be asked for earlier copy jobs ({error}); the copy goes on under another name"
             )),
@@ -343,14 +307,13 @@ pub(super) fn learn_owners(
     let (mut who, has_acl) = cluster.owners(source)?;
     let own = cluster.look(std::slice::from_ref(&probe))?.remove(0);
     let own = own.ok_or_else(|| refused(format!("`{probe}` was made and is not there")))?;
-    let has_others = who.iter().any(|(owner, _)| *owner != own.owner);
     who.remove(&(own.owner, own.group));
     let mut may = true;
     for (owner, group) in &who {
         may = may && cluster.may_give(&probe, owner, group)?;
     }
     cluster.remove(&[probe])?;
-    (attempt.owner, attempt.acl, attempt.others) = (Some(may), has_acl, has_others && !may);
+    (attempt.owner, attempt.acl) = (Some(may), has_acl);
     Ok(())
 }
 

@@ -132,7 +132,7 @@ impl Restoring<'_, '_> {
                 let live = trees.pop().expect("BUG: two trees were asked for");
                 self.trust(manifest, &trees[0], &copy, apart)?;
                 if manifest.differences(&live, Apart::default()).is_empty() {
-                    return self.readable(&copy);
+                    return Ok(());
                 }
                 if !apart.owner && self.may_rename()? && self.swap(&copy)? {
                     return Ok(());
@@ -187,9 +187,7 @@ impl Restoring<'_, '_> {
         let aside = (0..=names.len()).map(aside).find(|aside| !names.contains(aside));
         let aside = aside.expect("BUG: more names than there are");
         if let Err(error) = self.cluster.rename_surely(&self.cube.source, &aside) {
-            if error.is_safe_mode()
-                || self.cluster.look(std::slice::from_ref(&self.cube.source))?[0].is_none()
-            {
+            if self.cluster.look(std::slice::from_ref(&self.cube.source))?[0].is_none() {
                 return Err(error.into());
             }
             self.machine
@@ -212,7 +210,7 @@ impl Restoring<'_, '_> {
         attempt = Attempt { generation: attempt.generation + 1, open: true, ..attempt };
         attempt.write(machine, cube)?;
         let txn = txn_of(&cube.root);
-        let job = Job { txn, what: "restore", generation: attempt.generation, keep: attempt.keep_in_place() };
+        let job = Job { txn, what: "restore", generation: attempt.generation, keep: attempt.keep() };
         run_job(machine, cluster, cube, &job, (from, &cube.source))?;
         let mut live = cluster.survey(std::slice::from_ref(&cube.source), Sums::Wanted)?.remove(0);
         remove_litter(cluster, &cube.source, &mut live)?;
@@ -225,22 +223,8 @@ impl Restoring<'_, '_> {
                 few(&differences)
             )));
         }
-        self.readable(from)?;
         self.tell_attributes(manifest, &live);
         Ok(())
-    }
-
-    /// Takes nothing for restored that cannot be read: a block of the directory may have decayed, and HDFS holds the file
-    /// for equal to its backup all the same, by the checksum that it noted at writing.
-    fn readable(&self, from: &RawPath) -> Result<(), MutationError> {
-        let source = &self.cube.source;
-        self.cluster.blocks(source)?.map_err(|damage| {
-            refused(format!(
-                "the content of `{source}` is back, but for blocks that cannot be read: {}; the backup `{from}` is whole: \
-                 remove these files from `{source}` (`hadoop fs -rm`), and `resume` copies them from there",
-                damage.join("; ")
-            ))
-        })
     }
 
     /// Tells which attributes could not be put back.

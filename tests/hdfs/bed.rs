@@ -22,7 +22,6 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use kytx::testbed::Options;
 
-use crate::support::census::exhaustive;
 use crate::support::{Machine, Ran, options};
 
 /// One test at a time: a job takes all that the bed has, and what is called between stop and start is counted.
@@ -39,15 +38,6 @@ pub fn bed(test: &str) -> Option<MutexGuard<'static, ()>> {
         return None;
     }
     Some(BED.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// Takes the bed for a test that only the exhaustive run has time for, or says that it does not run.
-pub fn bed_for_all(test: &str) -> Option<MutexGuard<'static, ()>> {
-    if !exhaustive() {
-        println!("SKIPPED {test}: it takes minutes (KYTX_EXHAUSTIVE=1)");
-        return None;
-    }
-    bed(test)
 }
 
 /// The user that an ordinary site runs the product as.
@@ -230,15 +220,6 @@ impl Site {
         status[word].as_str().unwrap_or_else(|| panic!("no `{word}` in {status}")).to_owned()
     }
 
-    /// What the last `begin` has written to its log.
-    pub fn log(&self) -> String {
-        let dir = crate::support::commands::state_dir(&self.machine).join("log");
-        let logs = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-        let begun = logs.filter(|path| path.to_str().unwrap().ends_with("-begin.log"));
-        let last = begun.max_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
-        fs::read_to_string(last.unwrap()).unwrap()
-    }
-
     /// The programs of Hadoop that kytx has called, one line each.
     pub fn calls(&self) -> Vec<String> {
         fs::read_to_string(&self.calls).unwrap_or_default().lines().map(str::to_owned).collect()
@@ -319,8 +300,7 @@ pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Sends a signal to the processes of this bed that copy, and says how many there are. Stopped, they hold a job where it is.
 pub fn signal_copiers(signal: Signal) -> usize {
-    // Whole: another bed's name may begin with this one's.
-    let bed = format!("{}/", std::env::var("HADOOP_BED_DIR").unwrap());
+    let bed = std::env::var("HADOOP_BED_DIR").unwrap();
     let copiers = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
         let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
         let words = fs::read(entry.path().join("cmdline")).ok()?;
@@ -339,13 +319,6 @@ pub fn signal_copiers(signal: Signal) -> usize {
 /// Whether YARN has a job in this state.
 pub fn job_in(state: &str) -> bool {
     apps_in(state).contains("application_")
-}
-
-/// How far the job that runs is, in percent.
-pub fn job_progress() -> Option<f64> {
-    let answer = apps_in("RUNNING");
-    let rest = answer.split("\"progress\":").nth(1)?;
-    rest.split([',', '}']).next()?.parse().ok()
 }
 
 /// What YARN says of jobs in a state. Asked over HTTP, as a Java would be too slow to catch one.

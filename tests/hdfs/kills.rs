@@ -52,12 +52,6 @@ impl<'a> Kills<'a> {
         self.words = ["abort", home, "--yes"].map(str::to_owned).to_vec();
     }
 
-    /// A commit comes next.
-    pub fn commit(&mut self) {
-        let home = self.site.machine.home.to_str().unwrap();
-        self.words = ["commit", home, "--yes"].map(str::to_owned).to_vec();
-    }
-
     /// Publishes what was killed.
     pub fn publish(&self) {
         self.census.publish();

@@ -31,14 +31,8 @@ pub fn assert_as_before_but_dir_times(before: &Data, site: &Site) {
 /// Nothing of kytx is on the cluster: no copy, no lock, no snapshot, no job.
 #[track_caller]
 pub fn assert_nothing_left(site: &Site) {
-    assert_nothing_left_but(site, &[]);
-}
-
-/// The same, where others have snapshots.
-#[track_caller]
-pub fn assert_nothing_left_but(site: &Site, snapshots: &[&str]) {
     assert_eq!(names_in(&site.working_dir), ["kylin_metadata", "other_instance"], "nothing of kytx is left");
-    assert_eq!(names_in(&format!("{}/.snapshot", site.source())), snapshots);
+    assert!(names_in(&format!("{}/.snapshot", site.source())).is_empty());
     let jobs = ["NEW", "SUBMITTED", "ACCEPTED", "RUNNING"].into_iter().filter(|state| job_in(state));
     assert_eq!(jobs.collect::<Vec<_>>(), [""; 0], "no job is left");
 }

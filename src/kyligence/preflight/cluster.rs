@@ -46,17 +46,6 @@ pub fn judge(facts: &ClusterFacts, findings: &mut Vec<Finding>) {
     }
 }
 
-/// Judges settings by which cube data are outside what is kept, each with its value.
-pub fn judge_elsewhere(elsewhere: &[(String, String)], findings: &mut Vec<Finding>) {
-    for (key, value) in elsewhere {
-        let what = format!(
-            "`{key}` is `{value}`: cube data are outside the directory that is kept, and an abort could not bring them back"
-        );
-        let fix = "copy those of every place by hand (`hadoop distcp`), then add `--cube-backup none`; if it is the same place, name it as `kylin.env.hdfs-working-dir` does";
-        findings.push(Finding::new(CheckId::P9, Severity::Block, what, fix));
-    }
-}
-
 fn judge_reach(facts: &ClusterFacts, findings: &mut Vec<Finding>) {
     use CheckId::P14;
     use Severity::{Block, Note};
