@@ -12,13 +12,14 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use flate2::read::GzDecoder;
 use serde_json::Value;
 
+use support::calls::{Memory, Seen, look};
 use support::commands::{
     begin, begin_words, metadata, on_home, on_upgrade, outside, state_dir, status, step_state, text, typed,
     version,
@@ -195,6 +196,7 @@ fn f_05_trees_on_two_file_systems_are_never_moved_half() {
 /// removals: in the order in which kytx makes these calls.
 #[derive(Default)]
 struct Ledger {
+    memory: Memory,
     entries: Vec<Entry>,
 }
 
@@ -210,35 +212,23 @@ enum Entry {
 
 impl Watcher for Ledger {
     fn entry(&mut self, call: &Call) -> Then {
-        let path = fs::read_link(format!("/proc/{}/fd/{}", call.pid, call.args[0])).unwrap_or_default();
+        let Some(Seen { name, path, .. }) = look(&mut self.memory, call) else { return Then::Happen };
         let is_archive = path.to_string_lossy().contains(".backup.tar.gz");
-        let syncs = [libc::SYS_fsync, libc::SYS_fdatasync].contains(&call.number);
-        self.entries.extend(match call.number {
-            number if WRITES.contains(&number) && is_archive => Some(Entry::Written),
+        let syncs = ["fsync", "fdatasync"].contains(&name);
+        self.entries.extend(match name {
+            _ if WRITES.contains(&call.number) && is_archive => Some(Entry::Written),
             _ if syncs && is_archive => Some(Entry::Synced),
             _ if syncs && path.is_dir() && path.ends_with("opt") => Some(Entry::DirectorySynced),
             _ if syncs && path.ends_with("journal.log") => Some(Entry::Recorded),
-            libc::SYS_renameat | libc::SYS_renameat2 => Some(Entry::Renamed),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_rename => Some(Entry::Renamed),
-            libc::SYS_unlinkat if is_of_the_old_home(call, 1) => Some(Entry::Removed),
-            #[cfg(target_arch = "x86_64")]
-            libc::SYS_unlink | libc::SYS_rmdir if is_of_the_old_home(call, 0) => Some(Entry::Removed),
+            "rename" | "renameat" | "renameat2" => Some(Entry::Renamed),
+            // The old tree lies in the spare tree's place.
+            "unlink" | "unlinkat" | "rmdir" if is_archive || path.to_string_lossy().contains("/spare") => {
+                Some(Entry::Removed)
+            }
             _ => None,
         });
         Then::Happen
     }
-}
-
-/// Whether a call's argument is a path of the old tree, which lies in the spare tree's place, or of its archive.
-fn is_of_the_old_home(call: &Call, argument: usize) -> bool {
-    let mut bytes = [0; 1024];
-    let memory = File::open(format!("/proc/{}/mem", call.pid)).unwrap();
-    // A path near the end of its page leaves the rest unread.
-    let count = memory.read_at(&mut bytes, call.args[argument]).unwrap_or(0);
-    let path = bytes[..count].split(|byte| *byte == 0).next().unwrap_or_default();
-    let path = String::from_utf8_lossy(path);
-    path.contains("/spare") || path.contains(".backup.tar.gz")
 }
 
 #[test]

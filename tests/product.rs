@@ -27,6 +27,15 @@ use product::store::{Kind, LARGE, files};
 use support::census::{exhaustive, seed};
 use support::random::Random;
 
+/// The bed, for a test that takes too long for a share of the run.
+fn find_if_exhaustive(test: &str) -> Option<Bed> {
+    if exhaustive() {
+        return Bed::find(test);
+    }
+    println!("SKIPPED {test}: only with KYTX_EXHAUSTIVE=1");
+    None
+}
+
 #[test]
 fn the_tool_says_and_returns_what_the_original_does() {
     let Some(bed) = Bed::find("the_tool_says_and_returns_what_the_original_does") else { return };
@@ -336,11 +345,7 @@ fn query(site: &Site<'_>, sql: &str) -> serde_json::Value {
 #[test]
 fn i3_an_upgrade_of_kylins_own_server_survives_kills_both_ways() {
     let test = "i3_an_upgrade_of_kylins_own_server_survives_kills_both_ways";
-    if !exhaustive() {
-        println!("SKIPPED {test}: it takes minutes (KYTX_EXHAUSTIVE=1)");
-        return;
-    }
-    let Some(bed) = Bed::find(test) else { return };
+    let Some(bed) = find_if_exhaustive(test) else { return };
     upgrade_and_abort(&bed, Plan::new(Product::KylinServer, Kind::Database), "real server, MariaDB");
 }
 
@@ -377,11 +382,7 @@ fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
 #[test]
 fn a_large_home_and_a_large_store_are_upgraded_and_come_back() {
     let test = "a_large_home_and_a_large_store_are_upgraded_and_come_back";
-    if !exhaustive() {
-        println!("SKIPPED {test}: only with KYTX_EXHAUSTIVE=1");
-        return;
-    }
-    let Some(bed) = Bed::find(test) else { return };
+    let Some(bed) = find_if_exhaustive(test) else { return };
     assert!(bed.jars.join("spark.complete").exists(), "bring the bed up with its part `spark`");
     let plan = Plan { entries: 25_000, jars_inside: true, ..Plan::new(Product::KylinServer, Kind::Database) };
     let site = Site::new(&bed, plan);

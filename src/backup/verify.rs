@@ -455,7 +455,8 @@ fn into_io(error: ManifestError) -> io::Error {
     }
 }
 
-fn in_full(error: &dyn std::error::Error) -> String {
+/// An error with its causes, in one line.
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

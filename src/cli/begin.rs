@@ -133,7 +133,7 @@ fn prepare(
         ticket::obtain(home)?;
     }
     if options.clean_outdated {
-        cleaning::clean(&home.path, place, stop, options.silent)?;
+        cleaning::clean(home, place, stop, options.silent)?;
     }
     jobs::settle(options.settle, &args.jobs, place, stop)
 }

@@ -22,7 +22,7 @@ use crate::kyligence::rest::{Credentials, Rest};
 use crate::kyligence::service;
 use crate::kyligence::smoke::{self, Recorded};
 use crate::raw_path::RawPath;
-use crate::txn::{Mutation, Phase, StepState, Txn};
+use crate::txn::{Header, Mutation, Phase, StepState, Txn};
 
 /// The side file with the answers of before. Its name has it removed with the contents at the end.
 pub const ANSWERS: &str = "content-answers.json";
@@ -92,7 +92,7 @@ pub fn check(
         home: &home,
         processes: processes.as_ref().map_err(ToString::to_string),
         log: log_of(&home.path),
-        migrates: is_new && txn.is_some_and(migrates),
+        migrates: is_new && txn.is_some_and(|txn| migrates(txn.header())),
         port: connect(readiness.port),
         answer: service::ask(readiness),
         version: (home.layout == Layout::Tomcat && !readiness.tls).then(|| {
@@ -120,8 +120,7 @@ fn not_known(level: Level, why: &str) -> Check {
 }
 
 /// From release 2 to 3: the first start migrates the metadata.
-pub fn migrates(txn: &Txn) -> bool {
-    let header = txn.header();
+pub fn migrates(header: &Header) -> bool {
     header.old_version.starts_with("2.") && header.new_version.starts_with("3.")
 }
 

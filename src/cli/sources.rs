@@ -19,6 +19,7 @@ use crate::effect::os::OsFs;
 use crate::kyligence::default_source::{CHOSEN, Chosen, Source, choose};
 use crate::kyligence::home::Home;
 use crate::kyligence::rest::{Credentials, Rest};
+use crate::raw_path::RawPath;
 use crate::txn::{Header, Txn};
 
 /// The longest entry that is read.
@@ -48,7 +49,7 @@ pub fn parse(given: &[String]) -> Result<BTreeMap<String, String>, CommandError>
 
 /// What the operator must choose, one line a project; nothing if this is another upgrade.
 pub fn lines(txn: &Txn, place: &Place) -> Vec<String> {
-    let backup = Some(txn).filter(|txn| migrates(txn)).and_then(made_backup);
+    let backup = migrated(txn);
     let Some(backup) = backup else { return Vec::new() };
     let found = match undecided(backup.as_path()) {
         Ok(found) => found,
@@ -73,6 +74,11 @@ pub fn lines(txn: &Txn, place: &Place) -> Vec<String> {
     lines
 }
 
+/// The backup from before a migration from release 2 to 3, if this is one.
+fn migrated(txn: &Txn) -> Option<RawPath> {
+    if migrates(txn.header()) { made_backup(txn) } else { None }
+}
+
 fn choices(place: &Place) -> BTreeMap<String, String> {
     read_file(&OsFs, &place.state.plan().join(CHOICES), ENTRY_LIMIT_BYTES)
         .ok()
@@ -82,7 +88,7 @@ fn choices(place: &Place) -> BTreeMap<String, String> {
 
 /// Says before anything is begun what setting the choices means; refuses it where there is nothing to choose.
 pub fn warn(header: &Header, choices: &BTreeMap<String, String>) -> Result<(), CommandError> {
-    if !(header.old_version.starts_with("2.") && header.new_version.starts_with("3.")) {
+    if !migrates(header) {
         return Err(CommandError::usage(
             "`--set-default-source` is for an upgrade from release 2 to 3 alone",
         )
@@ -107,7 +113,7 @@ pub fn set(txn: &Txn, place: &Place, who: &Result<Option<Credentials>, String>) 
             .hint("choose in the web interface: Studio, Data Source")
     };
     let choices = choices(place);
-    let backup = Some(txn).filter(|txn| migrates(txn)).and_then(made_backup);
+    let backup = migrated(txn);
     let (Some(backup), false) = (backup, choices.is_empty()) else {
         return Err(refuse("there is no default data source to set")
             .why("`begin` was given no `--default-source`, or this is no upgrade from release 2 to 3"));

@@ -6,10 +6,10 @@
 use std::path::Path;
 
 use super::metadata::{MetadataError, MetadataTools, run_script};
-use super::metadata_output::traces_of_damage;
+use super::metadata_output::no_traces_of_damage;
 use super::secrets::mask_text;
 use super::service::how_it_ended;
-use crate::effect::shell::{Attendant, Ran};
+use crate::effect::shell::Ran;
 
 /// Lines of one tool's output that are repeated.
 const SHOWN_LINES: usize = 40;
@@ -50,21 +50,14 @@ pub fn run(
     script: &str,
     words: &[&str],
 ) -> Result<Vec<String>, MetadataError> {
-    let ran = run_script(tools, home, script, words, &mut Nobody)?;
-    let damage = traces_of_damage(&ran.stdout, &ran.stderr);
-    if !damage.is_empty() {
-        return Err(MetadataError::Damaged { lines: damage });
-    }
+    let ran = run_script(tools, home, script, words)?;
+    no_traces_of_damage(&ran.stdout, &ran.stderr)?;
     if ran.code != Some(0) {
         let command = format!("{script} {}", words.join(" "));
         return Err(MetadataError::Tool { command, ended: how_it_ended(&ran) });
     }
     Ok(said(&ran))
 }
-
-struct Nobody;
-
-impl Attendant for Nobody {}
 
 fn said(ran: &Ran) -> Vec<String> {
     let lines: Vec<String> = ran.stdout.lines().map(mask_text).collect();

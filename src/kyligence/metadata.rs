@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use super::home::Layout;
 use super::metadata_listing::{Line, Listing, Names, listed};
-use super::metadata_output::{BackupFault, judge_backup, judge_reset, judge_restore, traces_of_damage};
+use super::metadata_output::{
+    BackupFault, StoreDamaged, judge_backup, judge_reset, judge_restore, no_traces_of_damage,
+};
 use super::service::{how_it_ended, script_call};
 use crate::effect::fs::{Fs, Kind, stat_opt};
-use crate::effect::shell::{Attendant, Ran, Shell};
+use crate::effect::shell::{Call, Ran, Shell};
 use crate::raw_path::RawPath;
 
 /// What the metadata of a home are handled with.
@@ -114,15 +116,8 @@ pub enum MetadataError {
         ended: String,
     },
     /// A command that only reads has deleted entries from the live store.
-    #[error(
-        "the tool has deleted entries from the live store, because it did not find their content in the working \
-         directory; run nothing that reads the metadata before that directory is back: {}",
-        lines.join(" | ")
-    )]
-    Damaged {
-        /// The lines that show it.
-        lines: Vec<String>,
-    },
+    #[error(transparent)]
+    Damaged(#[from] StoreDamaged),
     /// The backup lacks what the tool lists.
     #[error(
         "the metadata backup `{dir}` lacks {} entries that `metastore.sh list` named {when} it was made: {}",
@@ -234,7 +229,7 @@ fn compare_with(
     before: &Listing,
 ) -> Result<(), MetadataError> {
     let held = |listing: &Listing, when: &'static str| {
-        let names = listing.missing_from(&|folder| {
+        let names = listing.missing_from::<MetadataError>(&|folder| {
             let names = names(tools.fs, &dir.join(folder.trim_start_matches('/')))?;
             Ok(names.iter().map(|name| name.to_string_lossy().into_owned()).collect())
         })?;
@@ -267,10 +262,7 @@ pub fn restore_exact(
     verify().map_err(unverified)?;
     // An empty directory is restored with success, and leaves an empty store.
     check_content(tools.fs, dir, layout).map_err(|error| unverified(error.to_string()))?;
-    let path = dir.to_str().ok_or_else(|| unverified("its path is not UTF-8".to_owned()))?;
-    if path.contains(char::is_whitespace) {
-        return Err(unverified("its path has a blank, at which the tool would cut it".to_owned()));
-    }
+    let path = path_for_the_tool(dir)?;
     match layout {
         Layout::Tomcat => {
             let ran = run(tools, home, &["reset"])?;
@@ -301,12 +293,17 @@ pub fn lay_over(
     dir: &Path,
 ) -> Result<(), MetadataError> {
     refuse_blank(home)?;
+    restore(tools, home, layout, &["restore", path_for_the_tool(dir)?])
+}
+
+/// The path of a backup, if the tool can be given it.
+fn path_for_the_tool(dir: &Path) -> Result<&str, MetadataError> {
     let unfit = |why: &str| MetadataError::Unverified { dir: dir.into(), why: why.to_owned() };
     let path = dir.to_str().ok_or_else(|| unfit("its path is not UTF-8"))?;
     if path.contains(char::is_whitespace) {
         return Err(unfit("its path has a blank, at which the tool would cut it"));
     }
-    restore(tools, home, layout, &["restore", path])
+    Ok(path)
 }
 
 /// Removes one entry of the store. Restartable: one that is gone is fine. The caller looks at the store after, as the
@@ -320,7 +317,7 @@ pub fn remove(tools: &MetadataTools<'_>, home: &Path, path: &str) -> Result<(), 
         ));
     }
     let ran = run(tools, home, &["remove", path])?;
-    let is_sound = ran.code == Some(0) && traces_of_damage(&ran.stdout, &ran.stderr).is_empty();
+    let is_sound = ran.code == Some(0) && no_traces_of_damage(&ran.stdout, &ran.stderr).is_ok();
     if is_sound { Ok(()) } else { Err(not_removed(how_it_ended(&ran))) }
 }
 
@@ -339,22 +336,20 @@ fn restore(
 /// is, and releases before Kylin 5 have the class under another name.
 fn leave_maintenance(tools: &MetadataTools<'_>, home: &Path) -> Result<(), MetadataError> {
     let args = ["org.apache.kylin.tool.MaintainModeTool", "-off"];
-    run_script(tools, home, "kylin.sh", &args, &mut Nobody).map(drop)
+    run_script(tools, home, "kylin.sh", &args).map(drop)
 }
 
 fn run(tools: &MetadataTools<'_>, home: &Path, args: &[&str]) -> Result<Ran, MetadataError> {
-    run_script(tools, home, "metastore.sh", args, &mut Nobody)
+    run_script(tools, home, "metastore.sh", args)
 }
 
 /// One folder's names; none where no entry lies below it. The working directory was proven reachable for the listing as a
 /// whole: only names are read, and on a cluster each proof is a start of Java in the downtime.
 fn list(tools: &MetadataTools<'_>, home: &Path, folder: &str) -> Result<Names, MetadataError> {
     let mut line = Line::default();
-    let ran = attend(tools, home, "metastore.sh", &["list", folder], &mut line)?;
-    let lines = traces_of_damage(&ran.stdout, &ran.stderr);
-    if !lines.is_empty() {
-        return Err(MetadataError::Damaged { lines });
-    }
+    let call = script_call(home, "metastore.sh", &["list", folder], tools.time_limit);
+    let ran = tools.shell.attend(&call, &mut line).map_err(|source| not_run(&call, source))?;
+    no_traces_of_damage(&ran.stdout, &ran.stderr)?;
     let names = if ran.code == Some(0) { line.names(folder) } else { None };
     names.ok_or_else(|| MetadataError::NotListed {
         folder: folder.to_owned(),
@@ -363,37 +358,25 @@ fn list(tools: &MetadataTools<'_>, home: &Path, folder: &str) -> Result<Names, M
     })
 }
 
-struct Nobody;
-
-impl Attendant for Nobody {}
-
 /// Runs one of the scripts that touch the metadata, once the working directory is proven reachable (reference 22.1).
 pub(super) fn run_script(
     tools: &MetadataTools<'_>,
     home: &Path,
     script: &str,
     args: &[&str],
-    attendant: &mut dyn Attendant,
 ) -> Result<Ran, MetadataError> {
     // Before every command, not once: the directory may go away between two.
     prove_reachable(tools)?;
-    attend(tools, home, script, args, attendant)
+    let call = script_call(home, script, args, tools.time_limit);
+    tools.shell.run(&call).map_err(|source| not_run(&call, source))
+}
+
+fn not_run(call: &Call, source: io::Error) -> MetadataError {
+    MetadataError::Script { program: RawPath::from(call.program.as_path()), source }
 }
 
 fn prove_reachable(tools: &MetadataTools<'_>) -> Result<(), MetadataError> {
     (tools.working_dir_reachable)().map_err(|why| MetadataError::Unreachable { why })
-}
-
-fn attend(
-    tools: &MetadataTools<'_>,
-    home: &Path,
-    script: &str,
-    args: &[&str],
-    attendant: &mut dyn Attendant,
-) -> Result<Ran, MetadataError> {
-    let call = script_call(home, script, args, tools.time_limit);
-    let program = RawPath::from(call.program.as_path());
-    tools.shell.attend(&call, attendant).map_err(|source| MetadataError::Script { program, source })
 }
 
 fn refuse_blank(home: &Path) -> Result<(), MetadataError> {

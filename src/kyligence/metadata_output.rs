@@ -6,19 +6,24 @@ use super::secrets::mask_text;
 /// Lines that are quoted at most.
 const QUOTED_LINES: usize = 20;
 
+/// A command that only reads has deleted entries from the live store.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the tool has deleted entries from the live store, because it did not find their content in the working directory; \
+     run nothing that reads the metadata before that directory is back: {}",
+    lines.join(" | ")
+)]
+pub struct StoreDamaged {
+    /// The lines that show it, masked.
+    pub lines: Vec<String>,
+}
+
 /// What a backup's output shows when it is no complete backup.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackupFault {
     /// The tool did not find the content of entries in the working directory and deleted the entries.
-    #[error(
-        "the tool has deleted entries from the live store, because it did not find their content in the working \
-         directory; run nothing that reads the metadata before that directory is back: {}",
-        lines.join(" | ")
-    )]
-    StoreDamaged {
-        /// The lines that show it.
-        lines: Vec<String>,
-    },
+    #[error(transparent)]
+    StoreDamaged(#[from] StoreDamaged),
     /// Some entries were not copied.
     #[error("entries were not copied: {}", lines.join(" | "))]
     NotCopied {
@@ -43,10 +48,7 @@ pub enum BackupFault {
 pub fn judge_backup(layout: Layout, stdout: &str, stderr: &str) -> Result<String, BackupFault> {
     let lines: Vec<String> = plain_lines(stdout).chain(plain_lines(stderr)).collect();
     // Before everything else: these lines come with full success.
-    let damaged = traces_of_damage(stdout, stderr);
-    if !damaged.is_empty() {
-        return Err(BackupFault::StoreDamaged { lines: damaged });
-    }
+    no_traces_in(&lines)?;
     let not_copied = quote(&lines, |line| line.contains("Failed to copy"));
     if !not_copied.is_empty() {
         return Err(BackupFault::NotCopied { lines: not_copied });
@@ -97,11 +99,15 @@ pub fn judge_restore(layout: Layout, code: Option<i32>, stdout: &str, stderr: &s
     if code == Some(0) { Ok(()) } else { Err("its code is not 0".to_owned()) }
 }
 
-/// The lines that show that entries were deleted from the live store, masked. Any command that reads the metadata may do
-/// it.
-pub fn traces_of_damage(stdout: &str, stderr: &str) -> Vec<String> {
+/// Looks for lines that show that entries were deleted from the live store. Any command that reads the metadata may do it.
+pub fn no_traces_of_damage(stdout: &str, stderr: &str) -> Result<(), StoreDamaged> {
     let lines: Vec<String> = plain_lines(stdout).chain(plain_lines(stderr)).collect();
-    quote(&lines, is_trace_of_damage)
+    no_traces_in(&lines)
+}
+
+fn no_traces_in(lines: &[String]) -> Result<(), StoreDamaged> {
+    let lines = quote(lines, is_trace_of_damage);
+    if lines.is_empty() { Ok(()) } else { Err(StoreDamaged { lines }) }
 }
 
 /// Traces of entries that were deleted from the live store because their content was not found.
@@ -164,7 +170,7 @@ mod tests {
             ("", "java: expects 1 resources but got 0\n"),
         ] {
             let fault = judge_backup(Layout::Tomcat, &(ke3_success() + stdout), stderr).unwrap_err();
-            let BackupFault::StoreDamaged { lines } = fault else { panic!("{fault}") };
+            let BackupFault::StoreDamaged(StoreDamaged { lines }) = fault else { panic!("{fault}") };
             assert_eq!(lines.len(), 1);
             assert!(!lines[0].contains("geheim"));
         }

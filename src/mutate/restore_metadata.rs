@@ -11,13 +11,12 @@
 //! differs.
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::path::{Path, PathBuf};
 
 use super::{Machine, back_up_metadata, product, refused};
 use crate::backup::compare::Ignoring;
 use crate::backup::manifest::{Entry, Manifest};
-use crate::backup::verify::{Finding, Severity, verify_tree};
+use crate::backup::verify::{Finding, Severity, in_full, verify_tree};
 use crate::backup::walk::{Contents, root_join};
 use crate::digest::Digest;
 use crate::effect::fs::Kind;
@@ -64,7 +63,7 @@ pub(super) fn restore_metadata(
             Err(MutationError::Interrupted) => return Err(MutationError::Interrupted),
             Err(error) => machine.progress.say(&format!(
                 "restoring only what differs did not do ({}); the store is emptied and restored in full",
-                with_causes(&error)
+                in_full(&error)
             )),
         }
     }
@@ -179,14 +178,4 @@ fn difference(kept: &Manifest, now: &Manifest) -> (Vec<RawPath>, Vec<RawPath>) {
         .filter(|(path, entry)| !now.get(*path).is_some_and(|found| is_same(entry, found)))
         .map(|(path, _)| (*path).clone());
     (added.collect(), differing.collect())
-}
-
-fn with_causes(error: &MutationError) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words = format!("{words}: {error}");
-        cause = error.source();
-    }
-    words
 }

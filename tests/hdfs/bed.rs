@@ -298,17 +298,21 @@ pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// The processes whose command line holds a text, and each of these words as a word.
+fn processes_with(text: &str, words: &[&str]) -> Vec<i32> {
+    let found = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let line = fs::read(entry.path().join("cmdline")).ok()?;
+        let has = |word: &&str| line.split(|byte| *byte == 0).any(|other| other == word.as_bytes());
+        (String::from_utf8_lossy(&line).contains(text) && words.iter().all(has)).then_some(pid)
+    });
+    found.collect()
+}
+
 /// Sends a signal to the processes of this bed that copy, and says how many there are. Stopped, they hold a job where it is.
 pub fn signal_copiers(signal: Signal) -> usize {
     let bed = std::env::var("HADOOP_BED_DIR").unwrap();
-    let copiers = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let words = fs::read(entry.path().join("cmdline")).ok()?;
-        let has = |word: &[u8]| words.split(|byte| *byte == 0).any(|other| other == word);
-        let is_ours = String::from_utf8_lossy(&words).contains(&bed);
-        (is_ours && has(b"org.apache.hadoop.mapred.YarnChild")).then_some(pid)
-    });
-    let copiers: Vec<i32> = copiers.collect();
+    let copiers = processes_with(&bed, &["org.apache.hadoop.mapred.YarnChild"]);
     // One may have ended since.
     for pid in &copiers {
         let _ = kill_process(Pid::from_raw(*pid).unwrap(), signal);
@@ -336,15 +340,8 @@ fn apps_in(state: &str) -> String {
 /// Kills the client of the DistCp job that runs.
 pub fn kill_client() {
     let configuration = std::env::var("HADOOP_CONF_DIR").unwrap();
-    let clients = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
-        let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-        let words = fs::read(entry.path().join("cmdline")).ok()?;
-        let has = |word: &[u8]| words.split(|byte| *byte == 0).any(|other| other == word);
-        // Another bed's client is none of this test's: the class path ends in the bed's own configuration.
-        let is_ours = String::from_utf8_lossy(&words).contains(&configuration);
-        (is_ours && has(b"org.apache.hadoop.tools.DistCp") && has(b"-delete")).then_some(pid)
-    });
-    let clients: Vec<i32> = clients.collect();
+    // Another bed's client is none of this test's: the class path ends in the bed's own configuration.
+    let clients = processes_with(&configuration, &["org.apache.hadoop.tools.DistCp", "-delete"]);
     assert_eq!(clients.len(), 1, "one client");
     kill_process(Pid::from_raw(clients[0]).unwrap(), Signal::KILL).unwrap();
 }

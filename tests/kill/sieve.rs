@@ -93,9 +93,7 @@ pub struct Held {
 impl Held {
     /// Whether somebody has killed it: nothing else ends what stands still.
     pub fn is_killed(&self) -> bool {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        let state = stat.rsplit(')').next().unwrap_or_default().split_whitespace().next();
-        state.is_none_or(|state| ["Z", "X"].contains(&state))
+        state_and_parent(self.pid).is_none_or(|(state, _)| ["Z", "X"].contains(&state.as_str()))
     }
 }
 
@@ -353,6 +351,14 @@ fn is_service(pid: pid_t) -> bool {
     has(b"standin-service") && !has(b"--check-port")
 }
 
+/// `None` for a process that is gone.
+fn state_and_parent(pid: pid_t) -> Option<(String, pid_t)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which is in brackets and may hold anything: the state, then the parent.
+    let mut fields = stat.rsplit(')').next()?.split_whitespace();
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
 fn descendants(program: pid_t) -> io::Result<HashSet<pid_t>> {
     let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -360,12 +366,8 @@ fn descendants(program: pid_t) -> io::Result<HashSet<pid_t>> {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<pid_t>().ok()) else {
             continue;
         };
-        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
-        // After the name, which is in brackets and may hold anything: the state, then the parent.
-        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-        let is_zombie = fields.next() == Some("Z");
-        let parent = fields.next().and_then(|text| text.parse::<pid_t>().ok());
-        parents.extend(parent.filter(|_| !is_zombie).map(|parent| (pid, parent)));
+        let Some((state, parent)) = state_and_parent(pid) else { continue };
+        parents.extend((state != "Z").then_some((pid, parent)));
     }
     let mut found = HashSet::from([program]);
     loop {
